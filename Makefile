@@ -1,0 +1,87 @@
+# Needs only make and a Python with venv; everything else goes into .venv on first use.
+# A changed TORCH, JAX or TENSORFLOW takes effect after `make clean`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WHEEL_VENV := .venv-wheel
+
+# The CPU-only build of TensorFlow exists for Linux on x86-64 alone.
+TENSORFLOW ?= $(if $(filter Linux/x86_64,$(shell uname -s)/$(shell uname -m)),tensorflow-cpu,tensorflow)
+JAX ?= jax
+TORCH ?= torch==2.13.0
+
+PIP_FAILED = { echo "Installing failed. TensorFlow has wheels for Python 3.10 to 3.13; choose one with" \
+	"'make clean' and 'make PYTHON=python3.12 ...'."; exit 1; }
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+.PHONY: help demo test test-all test-wheel check docs clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.demo  ## train on the digits and watch the rate
+	@echo "demo: examples/digits.py, about 1 minute"
+	@KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py
+
+test: $(VENV)/.dev  ## run the tests on TensorFlow
+	@echo "test: every test on TensorFlow, about 2 minutes"
+	@KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q
+
+test-all: $(VENV)/.dev $(VENV)/.backends  ## run the tests on TensorFlow, JAX and PyTorch
+	@echo "test-all: every test on three backends, a process each, about 6 minutes"
+	@set -e; for backend in tensorflow jax torch; do \
+		echo "test-all: $$backend"; KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q; done
+
+# The tests come from the sdist and lose its adaptlr/, so only the installed wheel can be imported.
+test-wheel: $(VENV)/.dev $(WHEEL_VENV)/.created  ## build sdist and wheel, run the tests against the wheel
+	@echo "test-wheel: build, install and test the wheel, about 4 minutes"
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist .
+	@$(WHEEL_VENV)/bin/pip install -q "$$(ls dist/*.whl)[dev,examples]" $(TENSORFLOW) || $(PIP_FAILED)
+	@$(WHEEL_VENV)/bin/pip install -q --force-reinstall --no-deps dist/*.whl
+	@set -e; python=$(CURDIR)/$(WHEEL_VENV)/bin/python; outside=$$(mktemp -d); \
+		trap 'rm -rf "$$outside"' EXIT; \
+		tar -xzf dist/*.tar.gz -C "$$outside" --strip-components 1; rm -r "$$outside/adaptlr"; \
+		cd "$$outside"; KERAS_BACKEND=tensorflow "$$python" -m pytest -q
+
+check: $(VENV)/.dev  ## check format, lint, types and docs
+	@echo "check: ruff, mypy and the docs, about 1 minute"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory docs
+
+docs: $(VENV)/.dev  ## build the docs into docs/_build/html
+	@echo "docs: Sphinx with warnings as errors, about 20 seconds"
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+clean:  ## remove all that make has made
+	@echo "clean: environments, builds and caches, a few seconds"
+	@rm -rf $(VENV) $(WHEEL_VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each set of packages: a rerun is instant, a new pyproject.toml installs again.
+%/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "adaptlr needs Python" \
+		"3.10 or newer, $(PYTHON) is not: name one with 'make PYTHON=python3.12 ...'."; exit 1; }
+	@$(PYTHON) -m venv $* || { rm -rf $*; echo "$(PYTHON) could not make an environment: install its" \
+		"venv module (on Debian and Ubuntu: apt install python3-venv)."; exit 1; }
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.created
+	@echo "installing adaptlr, $(TENSORFLOW) and the examples' packages into $(VENV), about 2 minutes"
+	@$(BIN)/pip install -q -e ".[examples]" $(TENSORFLOW) || $(PIP_FAILED)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.created
+	@echo "installing adaptlr, $(TENSORFLOW), test tools and docs tools into $(VENV), about 2 minutes"
+	@$(BIN)/pip install -q -e ".[dev,docs,examples]" $(TENSORFLOW) || $(PIP_FAILED)
+	@touch $@
+
+$(VENV)/.backends: pyproject.toml $(VENV)/.created
+	@echo "installing $(JAX) and $(TORCH) into $(VENV), about 2 minutes"
+	@$(BIN)/pip install -q $(JAX) $(TORCH) || $(PIP_FAILED)
+	@touch $@

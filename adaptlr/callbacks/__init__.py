@@ -1,0 +1,9 @@
+"""What a user lists in `fit(callbacks=[...])`."""
+
+from adaptlr.callbacks.auto import AutoLR
+from adaptlr.callbacks.base import LearningRateCallback
+from adaptlr.callbacks.cyclical import CyclicalLR
+from adaptlr.callbacks.plateau import PlateauLR
+from adaptlr.callbacks.schedule import ScheduleLR
+
+__all__ = ["AutoLR", "CyclicalLR", "LearningRateCallback", "PlateauLR", "ScheduleLR"]

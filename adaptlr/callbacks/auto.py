@@ -1,0 +1,85 @@
+"""`AutoLR`: no rate to choose."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from adaptlr.callbacks.base import LearningRateCallback
+from adaptlr.callbacks.loop import Plan
+from adaptlr.controllers import Divergence, Feedback
+from adaptlr.monitor import Mode, Monitor
+from adaptlr.writers import Writer
+
+__all__ = ["AutoLR"]
+
+
+class AutoLR(LearningRateCallback):
+    """Finds the rate, holds it, cools it down, and says why.
+
+    Whatever rate the optimizer was compiled with, a range test over the first steps (at most 5 %
+    of the run, undone afterwards) finds one to train with. It is held while the *averaged* weights
+    improve; the last part of the epochs, or a plateau, cools it to zero. NaN, Inf and explosions
+    go back to the last good weights and a third of the rate. During `fit` the validation metrics
+    are those of the averaged weights, and afterwards the model holds the best of them.
+
+    Args:
+        validation_data: Held-out data for epochs that `fit` does not validate itself: arrays
+            `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`.
+            If `fit` has validation data, its metrics are used and this is not needed.
+        monitor: Metric to watch, by its name in `logs`.
+        mode: `"min"`, `"max"`, or `"auto"` for the direction the metric is known by.
+        horizon: `"auto"` takes the epochs given to `fit` as the plan; None takes them as a bound,
+            and a plateau ends the training.
+        log_dir: Directory for TensorBoard event files, or None.
+        verbose: 1 prints each decision.
+        writers: More places to log to, see `adaptlr.writers`.
+
+    Attributes:
+        decisions: Every decision of the last `fit`, with `step`, `epoch`, `learning_rate`, `rule`
+            and `reason`.
+        learning_rate: The rate it settled on, or None before that.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    Example:
+        >>> import adaptlr
+        >>> callback = adaptlr.AutoLR(log_dir="tensorboard_logs/run")
+    """
+
+    def __init__(
+        self,
+        validation_data: Any = None,
+        monitor: str = "val_loss",
+        mode: Mode = "auto",
+        horizon: Literal["auto"] | None = "auto",
+        log_dir: str | os.PathLike[str] | None = None,
+        verbose: int = 0,
+        *,
+        writers: Sequence[Writer] = (),
+    ) -> None:
+        if horizon not in ("auto", None):
+            raise ValueError(
+                f"AutoLR(horizon=...) must be 'auto' (the epochs given to fit) or None (a plateau "
+                f"ends the training). Received: horizon={horizon!r}"
+            )
+        feedback = Feedback(Monitor(monitor, mode, min_delta=0.5, threshold="noise"))
+        super().__init__(
+            Plan(
+                Divergence(feedback),
+                averaging=True,
+                validation_data=validation_data,
+                known_horizon=horizon == "auto",
+            ),
+            log_dir=log_dir,
+            writers=writers,
+            verbose=verbose,
+        )
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The rate it settled on in the last `fit`, or None before that."""
+        settled = [r for r in self.decisions if r.rule in ("settle", "unprobed", "diverged")]
+        return settled[-1].learning_rate if settled else None

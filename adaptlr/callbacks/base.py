@@ -1,0 +1,111 @@
+"""The one owner of the rate, as Keras sees it: hooks in, a control loop behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import keras
+
+from adaptlr.callbacks.direction import metric_direction
+from adaptlr.callbacks.loop import ControlLoop, Plan
+from adaptlr.monitor import Direction
+from adaptlr.training.optimizer import OptimizerRate
+from adaptlr.writers import MultiWriter, Record, TensorBoardWriter, Writer
+
+__all__ = ["LearningRateCallback"]
+
+
+class LearningRateCallback(keras.callbacks.Callback):
+    """Sets `rate = schedule(step) * scale`, where a controller decides the scale.
+
+    This class is not used directly; the public callbacks are ways to construct it. All that is
+    bound to one `fit` lives in a `ControlLoop`, made anew each time, so a callback can be used
+    again.
+
+    Of the batch hooks only `on_train_batch_begin` is used, never its counterpart at the end: so
+    Keras keeps reading metrics off the main thread on JAX and PyTorch, and a callback passed bare
+    instead of in a list acts in order all the same.
+
+    Args:
+        plan: The open loop, the closed loop, and what surrounds them.
+        log_dir: Directory for TensorBoard event files, or None.
+        writers: More places to log to.
+        verbose: 1 prints each decision, 0 none.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        log_dir: str | os.PathLike[str] | None,
+        writers: Sequence[Writer],
+        verbose: int,
+    ) -> None:
+        super().__init__()
+        self.decisions: list[Record] = []
+        self._plan = plan
+        self._writers = [*writers, *([] if log_dir is None else [TensorBoardWriter(log_dir)])]
+        self._verbose = verbose
+        self._loop: ControlLoop | None = None
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Checks the optimizer and the monitor before the first batch."""
+        self.decisions = []
+        self._loop = None
+        self._rate = OptimizerRate(self.model)
+        monitor = self._plan.controller.monitor
+        self._direction: Direction = (
+            "min" if monitor is None else metric_direction(self.model, monitor)
+        )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Begins at the first epoch, when other callbacks have restored what they restore."""
+        if self._loop is None:
+            self._loop = self._start(epoch)
+        self._loop.begin_epoch(epoch)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Acts if the step is due for anything."""
+        loop = self._loop
+        if loop is not None and loop.advance(batch):
+            loop.act()
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Lets `fit` validate the averaged weights, if they are averaged."""
+        if self._loop is not None:
+            self._loop.begin_validation()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Closes the epoch with a control point that has seen the monitored metric."""
+        if self._loop is not None:
+            self._loop.end_epoch({} if logs is None else logs)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Leaves the best averaged weights in the model, if any, and closes the log."""
+        if self._loop is not None:
+            self._loop.finish()
+            self._loop = None
+
+    def _start(self, epoch: int) -> ControlLoop:
+        return ControlLoop(
+            self._plan,
+            owner=type(self).__name__,
+            synced_model=lambda: self.model,
+            rate=self._rate,
+            direction=self._direction,
+            epoch=epoch,
+            epochs=self.params.get("epochs"),
+            epoch_steps=self.params.get("steps"),
+            writer=MultiWriter(self._writers),
+            announce=self._announce,
+        )
+
+    def _announce(self, record: Record) -> None:
+        self.decisions.append(record)
+        if self._verbose:
+            print(
+                f"\nEpoch {record.epoch + 1}, step {record.step}: learning rate "
+                f"{record.learning_rate:.4g}: {record.rule}: {record.reason}",
+                flush=True,
+            )

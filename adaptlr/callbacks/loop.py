@@ -1,0 +1,283 @@
+"""One `fit`: observe at control points, ask the controller, carry out its decision, log it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from adaptlr.controllers import Controller, Decision, Observation, Run
+from adaptlr.monitor import Direction
+from adaptlr.training.evaluation import TrainingLoss, evaluate
+from adaptlr.training.optimizer import OptimizerRate
+from adaptlr.training.weights import RunningAverage, Snapshot
+from adaptlr.writers import Record, Writer
+
+__all__ = ["ControlLoop", "Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a callback was constructed to do.
+
+    Args:
+        controller: The closed loop, observation → scale.
+        schedule: The open loop, step → rate, or None for 1 at every step.
+        relative: Whether that is a multiple of the rate the optimizer came with.
+        averaging: Whether to keep a running average of the weights, validate with it, and leave
+            the best of it in the model.
+        validation_data: Held-out data to evaluate at epoch ends at which `fit` did not.
+        known_horizon: Whether the epochs given to `fit` are a plan rather than a bound.
+    """
+
+    controller: Controller
+    schedule: Callable[[int], float] | None = None
+    relative: bool = False
+    averaging: bool = False
+    validation_data: Any = None
+    known_horizon: bool = True
+
+
+class ControlLoop:
+    """The state of one `fit` and everything that acts on it.
+
+    Between control points a step costs one comparison. At control points (about ten an epoch, at
+    epoch ends, and where the controller asks for one) the training loss is read, the controller
+    decides, and the decision is carried out and logged.
+
+    Args:
+        plan: What to do.
+        owner: Name of the callback, for messages.
+        synced_model: Returns the model, its variables holding their present values: on JAX they
+            hold none inside an epoch unless asked, and a value written without asking is lost.
+        rate: The optimizer's rate.
+        direction: Whether the monitored metric is better when lower or when higher.
+        epoch: Index of the first epoch.
+        epochs: Index of the epoch at which `fit` ends, or None.
+        epoch_steps: Steps in an epoch, or None if unknown.
+        writer: Where to log.
+        announce: Called with each decision's record.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        owner: str,
+        synced_model: Callable[[], Any],
+        rate: OptimizerRate,
+        direction: Direction,
+        epoch: int,
+        epochs: int | None,
+        epoch_steps: int | None,
+        writer: Writer,
+        announce: Callable[[Record], None],
+    ) -> None:
+        self._plan = plan
+        self._owner = owner
+        self._synced_model = synced_model
+        self._optimizer = rate
+        self._writer = writer
+        self._announce = announce
+        self._epoch = epoch
+        self._epoch_steps = epoch_steps
+        self._interval = max(1, epoch_steps // 10) if epoch_steps else 100
+        self._average_interval = max(1, min(16, epoch_steps // 8)) if epoch_steps else 16
+        self._step = self._epoch_start = epoch * epoch_steps if epoch_steps else 0
+        self._next_step = self._next_control = self._next_average = self._step
+        self._decision = Decision(scale=1.0)
+        self._rate: float | None = None  # the one last written
+        self._base = rate.read()
+        self._check_owner = self._warned = False
+        self._snapshot: Snapshot | None = None
+        model = synced_model()
+        self._loss = TrainingLoss(model)
+        self._average = RunningAverage(model, self._step) if plan.averaging else None
+        self._state = plan.controller.init(
+            Run(
+                learning_rate=self._base,
+                steps_per_epoch=epoch_steps,
+                epochs=epochs if plan.known_horizon else None,
+                first_step=self._step,
+                direction=direction,
+            )
+        )
+        self._record("start", f"{owner} takes over from a rate of {self._base:.6g}")
+        self._control()
+
+    # --- what happens in a fit, in this order ----------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Goes back to the raw weights, which training continues from."""
+        if self._average is not None:
+            self._average.swap_out()
+        self._epoch = epoch
+        self._epoch_start = self._step
+        self._loss.reset()
+        # Other callbacks have just had their turn at the rate: look once, before it is written.
+        self._check_owner = True
+        self._next_step = self._step
+
+    def advance(self, batch: int) -> bool:
+        """Counts a step of the epoch about to be trained; True if it is due for something."""
+        self._step = self._epoch_start + batch
+        return self._step >= self._next_step
+
+    def act(self) -> None:
+        """Does what is due at this step."""
+        if self._check_owner:
+            self._check_owner = False
+            self._require_ownership()
+        if self._step >= self._next_average:
+            self._next_average = self._step + self._average_interval
+            self._take_average()
+        if self._step >= self._next_control:
+            self._control()
+        else:
+            self._apply_rate()
+            self._plan_next()
+
+    def begin_validation(self) -> None:
+        """Puts the averaged weights into the model; they stay until the next epoch begins."""
+        self._step = self._steps_done()
+        self._swap_in()
+
+    def end_epoch(self, logs: dict[str, float]) -> None:
+        """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
+        self._step = self._steps_done()
+        self._swap_in()
+        monitor = self._plan.controller.monitor
+        held_out = self._plan.validation_data
+        if held_out is not None and monitor is not None and monitor.name not in logs:
+            logs.update(evaluate(self._synced_model(), held_out))
+        logs.update(self._optimizer.read_all())
+        self._writer.write_scalars(
+            self._step, {f"epoch/{name}": float(value) for name, value in logs.items()}
+        )
+        if self._average is not None:
+            self._average.swap_out()
+        self._control(epoch_end=True, monitored=self._monitored(logs))
+        self._swap_in()
+
+    def finish(self) -> None:
+        """Leaves the best averaged weights in the model and closes the log."""
+        self._synced_model()
+        if self._average is not None:
+            self._average.finish()
+        self._writer.close()
+
+    # --- the loop --------------------------------------------------------------------------
+
+    def _control(self, *, epoch_end: bool = False, monitored: float | None = None) -> None:
+        self._require_ownership()
+        step, loss = self._step, self._loss.read()
+        observation = Observation(step, self._epoch, epoch_end, self._rate, loss, monitored)
+        self._state, decision = self._plan.controller.update(self._state, observation)
+        self._decision = decision
+        self._carry_out(decision)
+        asked = decision.next_step
+        self._next_control = step + self._interval if asked is None else asked
+        self._apply_rate()
+        self._plan_next()
+        if decision.rule != "hold":
+            self._record(decision.rule, decision.reason)
+        scalars = {"learning_rate": self._rate, "loss": loss, "monitored": monitored}
+        self._writer.write_scalars(step, {k: v for k, v in scalars.items() if v is not None})
+
+    def _carry_out(self, decision: Decision) -> None:
+        model = self._synced_model()
+        if decision.restore and self._snapshot is not None:
+            self._snapshot.restore()
+            # The sums behind the epoch's metrics hold what was undone, NaN included.
+            model.reset_metrics()
+            self._loss.reset()
+        if decision.snapshot:
+            self._snapshot = Snapshot(model, leave=self._optimizer.variables())
+        if self._average is not None:
+            if decision.keep_best:
+                self._average.keep_best()
+            if decision.restart_average:
+                self._average.restart(self._step)
+        if decision.stop:
+            model.stop_training = True
+
+    def _apply_rate(self) -> None:
+        rate = self._decision.scale * self._scheduled(self._step)
+        if rate != self._rate:
+            self._synced_model()
+            self._optimizer.write(rate)
+            self._rate = rate
+
+    def _scheduled(self, step: int) -> float:
+        schedule = self._plan.schedule
+        value = 1.0 if schedule is None else float(schedule(step))
+        if not (math.isfinite(value) and value >= 0.0):
+            raise ValueError(
+                f"{self._owner}(schedule=...) must return a finite rate >= 0 at every step. "
+                f"Received: {value} at step {step} from {schedule!r}"
+            )
+        return value * self._base if self._plan.relative else value
+
+    def _plan_next(self) -> None:
+        due = [self._next_control]
+        if self._plan.schedule is not None:
+            due.append(self._step + 1)
+        if self._average is not None:
+            due.append(self._next_average)
+        self._next_step = max(self._step + 1, min(due))
+
+    # --- small parts -----------------------------------------------------------------------
+
+    def _steps_done(self) -> int:
+        """Steps trained when an epoch ends; without a hook at batch ends, from the last begun."""
+        done = self._step + int(self._synced_model().steps_per_execution or 1)
+        steps = self._epoch_steps
+        return done if steps is None else min(done, self._epoch_start + steps)
+
+    def _take_average(self) -> None:
+        if self._average is not None and not self._decision.exploring:
+            self._synced_model()
+            self._average.update(self._step)
+
+    def _swap_in(self) -> None:
+        if self._average is not None and not self._average.swapped:
+            self._take_average()
+            self._synced_model()
+            self._average.swap_in()
+
+    def _monitored(self, logs: dict[str, float]) -> float | None:
+        monitor = self._plan.controller.monitor
+        if monitor is None or monitor.name in logs:
+            return None if monitor is None else float(logs[monitor.name])
+        if not self._warned:
+            self._warned = True
+            hint = ""
+            if monitor.name.startswith("val_") and not any(k.startswith("val_") for k in logs):
+                hint = " (nothing was validated in this epoch: pass validation_data to fit)"
+            warnings.warn(
+                f"{self._owner}(monitor={monitor.name!r}): there is no such metric at the end of "
+                f"epoch {self._epoch + 1}{hint}; the rate is held until there is. Metrics: "
+                f"{', '.join(sorted(logs))}",
+                stacklevel=4,
+            )
+        return None
+
+    def _require_ownership(self) -> None:
+        self._synced_model()
+        changed = self._optimizer.changed_by_others()
+        if changed is not None:
+            raise RuntimeError(
+                f"{self._owner} set the learning rate to {changed[0]:.6g} and found "
+                f"{changed[1]:.6g}: something else changes it too, most likely another callback "
+                f"(LearningRateScheduler, ReduceLROnPlateau, a second adaptlr callback) or code "
+                f"in a training step. Keep one of them; a schedule and a controller are combined "
+                f"by adaptlr.ScheduleLR(schedule, controller)."
+            )
+
+    def _record(self, rule: str, reason: str) -> None:
+        rate = self._base if self._rate is None else self._rate
+        record = Record(self._step, self._epoch, rate, rule, reason)
+        self._announce(record)
+        self._writer.write_decision(record)

@@ -1,0 +1,81 @@
+"""`PlateauLR`: cut the rate when a metric has stopped improving."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from adaptlr.callbacks.base import LearningRateCallback
+from adaptlr.callbacks.loop import Plan
+from adaptlr.controllers import Plateau
+from adaptlr.monitor import Mode, Monitor
+from adaptlr.schedules import Constant, Warmup
+from adaptlr.writers import Writer
+
+__all__ = ["PlateauLR"]
+
+
+class PlateauLR(LearningRateCallback):
+    """Multiplies the rate by `factor` after `patience` epochs without improvement.
+
+    The arguments of `keras.callbacks.ReduceLROnPlateau` mean what they mean there and give the
+    same rates. Several optimizers keep the ratios of their rates.
+
+    Args:
+        monitor: Metric to watch, by its name in `logs`.
+        factor: What a cut multiplies the rate by, in (0, 1).
+        patience: Epochs without improvement before a cut, ≥ 0.
+        verbose: 1 prints each decision.
+        mode: `"min"`, `"max"`, or `"auto"` for the direction the metric is known by.
+        min_delta: Smallest change that counts as an improvement, ≥ 0.
+        cooldown: Epochs after a cut in which none is counted, ≥ 0.
+        min_lr: Lower bound of the rate, ≥ 0.
+        warmup_steps: Steps over which the rate first rises linearly from zero to the optimizer's
+            rate; epochs that end in it are not counted.
+        restore_best_weights: Go back to the best epoch's weights and optimizer slots at a cut.
+        log_dir: Directory for TensorBoard event files, or None.
+        writers: More places to log to, see `adaptlr.writers`.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    Example:
+        >>> import adaptlr
+        >>> callback = adaptlr.PlateauLR(monitor="val_loss", factor=0.5, patience=3)
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        verbose: int = 0,
+        mode: Mode = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        warmup_steps: int = 0,
+        restore_best_weights: bool = False,
+        *,
+        log_dir: str | os.PathLike[str] | None = None,
+        writers: Sequence[Writer] = (),
+    ) -> None:
+        controller = Plateau(
+            monitor=Monitor(monitor, mode, min_delta),
+            factor=factor,
+            patience=patience,
+            cooldown=cooldown,
+            min_lr=min_lr,
+            warmup_steps=warmup_steps,
+            restore_best_weights=restore_best_weights,
+        )
+        super().__init__(
+            Plan(
+                controller,
+                schedule=Warmup(Constant(1.0), warmup_steps) if warmup_steps else None,
+                relative=True,
+            ),
+            log_dir=log_dir,
+            writers=writers,
+            verbose=verbose,
+        )

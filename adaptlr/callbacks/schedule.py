@@ -1,0 +1,65 @@
+"""`ScheduleLR`: any schedule, and any controller on top of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from adaptlr.callbacks.base import LearningRateCallback
+from adaptlr.callbacks.loop import Plan
+from adaptlr.controllers import Constant, Controller
+from adaptlr.writers import Writer
+
+__all__ = ["ScheduleLR"]
+
+
+class ScheduleLR(LearningRateCallback):
+    """Sets `rate = schedule(step)`, times what a controller decides.
+
+    Open and closed loop meet here because two callbacks that write the rate would overwrite each
+    other.
+
+    Args:
+        schedule: The rate as a function of the training step, from 0: one of
+            `adaptlr.schedules`, a `keras.optimizers.schedules` object, or any callable.
+        controller: A controller whose scale multiplies the rate, for instance
+            `adaptlr.controllers.Plateau()`; None leaves the schedule alone.
+        log_dir: Directory for TensorBoard event files, or None.
+        writers: More places to log to, see `adaptlr.writers`.
+        verbose: 1 prints each decision.
+
+    Raises:
+        TypeError: If the schedule cannot be called.
+        ValueError: During training, if it returns a rate that is negative, NaN or infinite.
+
+    Example:
+        >>> import adaptlr
+        >>> from adaptlr.controllers import Plateau
+        >>> from adaptlr.schedules import Constant, Warmup
+        >>> schedule = Warmup(Constant(0.01), warmup_steps=500)
+        >>> callback = adaptlr.ScheduleLR(schedule, Plateau(patience=3))
+    """
+
+    def __init__(
+        self,
+        schedule: Callable[[int], float],
+        controller: Controller | None = None,
+        *,
+        log_dir: str | os.PathLike[str] | None = None,
+        writers: Sequence[Writer] = (),
+        verbose: int = 0,
+    ) -> None:
+        if not callable(schedule):
+            raise TypeError(
+                f"ScheduleLR(schedule=...) must be a function of the step; for a constant rate "
+                f"use adaptlr.schedules.Constant. Received: schedule={schedule!r}"
+            )
+        super().__init__(
+            Plan(
+                Constant() if controller is None else controller,
+                schedule=schedule,
+            ),
+            log_dir=log_dir,
+            writers=writers,
+            verbose=verbose,
+        )

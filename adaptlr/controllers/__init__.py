@@ -1,0 +1,22 @@
+"""Closed loop: `(state, observation) -> (state, decision)`, pure and replayable."""
+
+from adaptlr.controllers.base import Controller, Decision, Observation, Run
+from adaptlr.controllers.constant import Constant, ConstantState
+from adaptlr.controllers.divergence import Divergence, DivergenceState
+from adaptlr.controllers.feedback import Feedback, FeedbackState
+from adaptlr.controllers.plateau import Plateau, PlateauState
+
+__all__ = [
+    "Constant",
+    "ConstantState",
+    "Controller",
+    "Decision",
+    "Divergence",
+    "DivergenceState",
+    "Feedback",
+    "FeedbackState",
+    "Observation",
+    "Plateau",
+    "PlateauState",
+    "Run",
+]

@@ -1,0 +1,111 @@
+"""What a controller is told, what it answers, and the protocol between the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from adaptlr.monitor import Direction, Monitor
+
+__all__ = ["Controller", "Decision", "Observation", "Run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run before its first step.
+
+    Args:
+        learning_rate: The rate that the optimizer came with, > 0.
+        steps_per_epoch: Training steps in an epoch, or None if unknown.
+        epochs: Index of the epoch at which `fit` ends, or None for an unknown horizon.
+        first_step: Steps trained before this `fit` began (`initial_epoch` counts).
+        direction: Whether the monitored metric is better when lower or when higher.
+    """
+
+    learning_rate: float
+    steps_per_epoch: int | None = None
+    epochs: int | None = None
+    first_step: int = 0
+    direction: Direction = "min"
+
+    @property
+    def last_step(self) -> int | None:
+        """The step at which `fit` will end, or None if that is not known."""
+        if self.steps_per_epoch is None or self.epochs is None:
+            return None
+        return self.steps_per_epoch * self.epochs
+
+    @property
+    def total_steps(self) -> int | None:
+        """The steps that this `fit` will train, or None if that is not known."""
+        return None if self.last_step is None else max(0, self.last_step - self.first_step)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was seen at one control point. `None` stands for "not measured here".
+
+    Args:
+        step: Training steps done so far; the decision holds from this step on.
+        epoch: Index of the current epoch, from 0.
+        epoch_end: Whether this control point closes an epoch.
+        learning_rate: The rate that the last step was trained with.
+        loss: Mean training loss over the steps since the last control point, un-averaged.
+        monitored: Value of the monitored metric, at control points where it was measured.
+    """
+
+    step: int
+    epoch: int
+    epoch_end: bool = False
+    learning_rate: float | None = None
+    loss: float | None = None
+    monitored: float | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do from this control point on. Effects are data: the callback carries them out.
+
+    Args:
+        scale: The rate is `schedule(step) * scale`.
+        rule: Name of the rule that fired; `"hold"` if none did.
+        reason: What was observed and what follows from it, in one sentence.
+        next_step: Step of the next control point; None leaves it to the callback's interval.
+        snapshot: Keep the present training state (weights, optimizer slots, random state).
+        restore: Go back to the last snapshot; happens before anything else.
+        keep_best: Remember the weights that were just measured as the best so far.
+        restart_average: Start the running average of the weights anew.
+        exploring: The coming steps are an experiment that a restore will undo.
+        stop: End the training.
+    """
+
+    scale: float
+    rule: str = "hold"
+    reason: str = ""
+    next_step: int | None = None
+    snapshot: bool = False
+    restore: bool = False
+    keep_best: bool = False
+    restart_average: bool = False
+    exploring: bool = False
+    stop: bool = False
+
+
+class Controller(Protocol):
+    """The closed loop: `(state, observation) -> (state, decision)`, without side effects.
+
+    A controller is a frozen dataclass that holds its configuration only. Its state is a second
+    frozen dataclass of plain values (numbers, strings, None, tuples and dataclasses of these), so
+    that `dataclasses.asdict` makes JSON of it. Before the first step `update` is called once with
+    nothing measured, so that a controller can choose the rate to begin with.
+    """
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """The metric that feeds the loop, or None if the controller needs none."""
+
+    def init(self, run: Run) -> Any:
+        """Returns the state before the first step of `run`."""
+
+    def update(self, state: Any, observation: Observation) -> tuple[Any, Decision]:
+        """Answers one observation."""

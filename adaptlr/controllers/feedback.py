@@ -1,0 +1,214 @@
+"""The autonomous controller: probe for a rate, hold it, cool down, stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from adaptlr._checks import require_integer, require_number
+from adaptlr.controllers.base import Decision, Observation, Run
+from adaptlr.monitor import Monitor, MonitorState
+from adaptlr.range_test import RangeTest
+
+__all__ = ["Feedback", "FeedbackState"]
+
+Phase = Literal["start", "probe", "hold", "cool", "stopped"]
+
+
+@dataclass(frozen=True)
+class FeedbackState:
+    """Where the controller stands. The scale is the rate itself: the schedule is 1."""
+
+    phase: Phase
+    scale: float
+    first_step: int
+    last_step: int | None
+    epoch_steps: int | None
+    probe_steps: int
+    probe_losses: tuple[float, ...] = ()
+    rate: float = 0.0  # found by the probe, held until the cool-down
+    wait: int = 0
+    cool_from: int = 0
+    cool_until: int = 0
+    monitor: MonitorState = field(default_factory=MonitorState)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Finds a rate by a range test, holds it while the averaged weights improve, then cools.
+
+    * *Probe*: an exponential ramp over at most `probe_share` of the run, undone afterwards. The
+      rate is the geometric mean of the rate with the lowest loss and the rate that brought half
+      of that fall (see `RangeTest`).
+    * *Hold*: the rate stays. The monitored metric is that of the running average of the weights,
+      whose noise is small enough that a plateau shows within an epoch or two.
+    * *Cool*: linear to zero, over the last `cool_share` of a known horizon, or, once the metric
+      has not improved for `patience` epochs, over `cool_share` of the steps trained so far.
+      Linear decay to zero is the strongest simple shape (arXiv 2502.15938), and a short cool-down
+      after a constant rate reaches what a full decay does (arXiv 2405.18392).
+    * At the end of the cool-down the training stops.
+
+    A run too short for a ramp of ten steps within a tenth of it is not probed: it trains at the
+    rate the optimizer came with.
+
+    Args:
+        monitor: The metric and its threshold.
+        min_lr: Where the ramp begins, > 0.
+        max_lr: Where it ends, > `min_lr`.
+        probe_steps: Longest ramp, in steps, ≥ 10.
+        probe_share: Its largest share of a known horizon, in (0, 1).
+        cool_share: Share of the steps that the cool-down takes, in (0, 1).
+        patience: Epochs without improvement that start the cool-down, ≥ 1.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    Example:
+        >>> from adaptlr.controllers import Observation, Run
+        >>> controller = Feedback()
+        >>> state = controller.init(Run(learning_rate=1e-6, steps_per_epoch=100, epochs=10))
+        >>> state, decision = controller.update(state, Observation(step=0, epoch=0))
+        >>> decision.rule, decision.scale, decision.exploring, state.probe_steps
+        ('probe', 1e-06, True, 50)
+    """
+
+    monitor: Monitor = field(default_factory=lambda: Monitor(min_delta=0.5, threshold="noise"))
+    min_lr: float = 1e-6
+    max_lr: float = 10.0
+    probe_steps: int = 100
+    probe_share: float = 0.05
+    cool_share: float = 0.25
+    patience: int = 3
+
+    def __post_init__(self) -> None:
+        require_number(self, "min_lr", above=0.0)
+        require_number(self, "max_lr", above=self.min_lr)
+        require_integer(self, "probe_steps", minimum=10)
+        require_number(self, "probe_share", above=0.0, below=1.0)
+        require_number(self, "cool_share", above=0.0, below=1.0)
+        require_integer(self, "patience", minimum=1)
+
+    def init(self, run: Run) -> FeedbackState:
+        """Returns the state before the probe."""
+        steps = self.probe_steps
+        if run.total_steps is not None:
+            steps = min(steps, max(10, int(self.probe_share * run.total_steps)))
+        too_short = run.total_steps is not None and steps > run.total_steps / 10
+        return FeedbackState(
+            phase="start",
+            scale=run.learning_rate,
+            first_step=run.first_step,
+            last_step=run.last_step,
+            epoch_steps=run.steps_per_epoch,
+            probe_steps=0 if too_short else steps,
+            monitor=self.monitor.init(run.direction),
+        )
+
+    def update(
+        self, state: FeedbackState, observation: Observation
+    ) -> tuple[FeedbackState, Decision]:
+        """Answers one observation by the rule of the phase."""
+        if state.phase == "start":
+            return self._start(state, observation)
+        if state.phase == "probe":
+            return self._probe(state, observation)
+        improved = False
+        if observation.monitored is not None:
+            monitor, improved = self.monitor.update(state.monitor, observation.monitored)
+            state = replace(state, monitor=monitor, wait=0 if improved else state.wait + 1)
+        if state.phase == "hold":
+            state, decision = self._hold(state, observation)
+        else:
+            state, decision = self._cool(state, observation)
+        return state, replace(decision, keep_best=improved, snapshot=improved)
+
+    def _start(
+        self, state: FeedbackState, observation: Observation
+    ) -> tuple[FeedbackState, Decision]:
+        if state.probe_steps == 0:
+            reason = (
+                f"too few steps for a probe: the optimizer's own rate {state.scale:.3g} is held"
+            )
+            state = replace(state, phase="hold", rate=state.scale)
+            return state, Decision(state.scale, "unprobed", reason, restart_average=True)
+        state = replace(state, phase="probe", scale=self.min_lr)
+        reason = (
+            f"exponential ramp from {self.min_lr:.3g} to {self.max_lr:.3g} over "
+            f"{state.probe_steps} steps, to be undone; the optimizer's own rate is not used"
+        )
+        return state, Decision(
+            self.min_lr, "probe", reason, observation.step + 1, snapshot=True, exploring=True
+        )
+
+    def _probe(
+        self, state: FeedbackState, observation: Observation
+    ) -> tuple[FeedbackState, Decision]:
+        ramp = self._ramp(state)
+        losses = state.probe_losses
+        if observation.loss is not None:
+            losses = (*losses, observation.loss)
+        state = replace(state, probe_losses=losses)
+        if losses and (len(losses) > state.probe_steps or ramp.diverged(losses)):
+            return self._settle(state, observation)
+        rate = ramp.rate(len(losses))
+        state = replace(state, scale=rate)
+        return state, Decision(rate, next_step=observation.step + 1, exploring=True)
+
+    def _settle(
+        self, state: FeedbackState, observation: Observation
+    ) -> tuple[FeedbackState, Decision]:
+        reading = self._ramp(state).read(state.probe_losses)
+        rate = reading.suggestion
+        used = observation.step - state.first_step
+        if rate is None:
+            rate = self.min_lr * 1e3
+            reason = f"{reading.verdict}; a cautious {rate:.3g} is tried"
+        else:
+            reason = f"{reading.verdict}: their geometric mean {rate:.3g} is held"
+        reason += f"; the weights are those of before the ramp ({used} steps)"
+        state = replace(state, phase="hold", scale=rate, rate=rate, probe_losses=())
+        return state, Decision(rate, "settle", reason, restore=True, restart_average=True)
+
+    def _hold(
+        self, state: FeedbackState, observation: Observation
+    ) -> tuple[FeedbackState, Decision]:
+        step, last = observation.step, state.last_step
+        cool_steps = None
+        if last is not None and last - step <= self.cool_share * (last - state.first_step):
+            cool_steps = last - step
+            reason = f"the last {cool_steps} steps of the horizon have begun"
+        elif state.wait >= self.patience:
+            cool_steps = max(1, int(self.cool_share * (step - state.first_step)))
+            if state.epoch_steps:  # whole epochs, so that the last weights are measured
+                cool_steps = -(-cool_steps // state.epoch_steps) * state.epoch_steps
+            cool_steps = cool_steps if last is None else min(cool_steps, last - step)
+            reason = (
+                f"{self.monitor.name} of the averaged weights has not improved on "
+                f"{state.monitor.best:.6g} by more than its noise for {state.wait} epochs"
+            )
+        if cool_steps is None:
+            return state, Decision(state.scale)
+        state = replace(state, phase="cool", cool_from=step, cool_until=step + cool_steps)
+        reason += f": linear decay to zero over {cool_steps} steps"
+        return state, Decision(state.scale, "cool", reason, self._next_cool(state, step))
+
+    def _cool(
+        self, state: FeedbackState, observation: Observation
+    ) -> tuple[FeedbackState, Decision]:
+        step, begin, end = observation.step, state.cool_from, state.cool_until
+        if step >= end:
+            if state.phase == "stopped" or not observation.epoch_end:
+                return state, Decision(state.scale)
+            state = replace(state, phase="stopped")
+            best = state.monitor.best
+            measured = "" if best is None else f"; best {self.monitor.name} {best:.6g}"
+            return state, Decision(state.scale, "stop", f"cooled down{measured}", stop=True)
+        scale = state.rate * (end - step) / (end - begin)
+        state = replace(state, scale=scale)
+        return state, Decision(scale, next_step=self._next_cool(state, step))
+
+    def _next_cool(self, state: FeedbackState, step: int) -> int:
+        return step + max(1, (state.cool_until - state.cool_from) // 50)
+
+    def _ramp(self, state: FeedbackState) -> RangeTest:
+        return RangeTest(self.min_lr, self.max_lr, max(2, state.probe_steps))

@@ -1,0 +1,111 @@
+"""Plateau detection: cut the rate when the monitored metric has stopped improving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from adaptlr._checks import require_integer, require_number
+from adaptlr.controllers.base import Decision, Observation, Run
+from adaptlr.monitor import Monitor, MonitorState, single
+
+__all__ = ["Plateau", "PlateauState"]
+
+
+@dataclass(frozen=True)
+class PlateauState:
+    """Counters of the plateau rule."""
+
+    scale: float = 1.0
+    wait: int = 0
+    cooldown: int = 0
+    monitor: MonitorState = field(default_factory=MonitorState)
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Multiplies the rate by `factor` after `patience` epochs without improvement.
+
+    The rule of `keras.callbacks.ReduceLROnPlateau`, epoch for epoch: an epoch of cooldown is
+    counted down before its value is judged, an improvement during cooldown counts as one, and
+    waiting begins in the epoch in which the cooldown reaches zero. Once the rate is at `min_lr`
+    no cut is made or reported. Unlike Keras, a NaN does not become the best value.
+
+    Args:
+        monitor: The metric and its threshold.
+        factor: What a cut multiplies the rate by, in (0, 1).
+        patience: Epochs without improvement before a cut, ≥ 0; 0 and 1 both cut at the first.
+        cooldown: Epochs after a cut during which nothing is counted, ≥ 0.
+        min_lr: Lower bound of the rate, ≥ 0.
+        warmup_steps: Steps at the start during which epochs are not counted, ≥ 0.
+        restore_best_weights: Go back to the best epoch's weights and optimizer slots at a cut.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    Example:
+        >>> from adaptlr.controllers import Observation, Run
+        >>> controller = Plateau(patience=2, factor=0.5)
+        >>> state, scales = controller.init(Run(learning_rate=0.1)), []
+        >>> for epoch, loss in enumerate([1.0, 1.0, 1.0, 0.8]):
+        ...     seen = Observation(step=epoch, epoch=epoch, epoch_end=True, monitored=loss,
+        ...                        learning_rate=0.1)
+        ...     state, decision = controller.update(state, seen)
+        ...     scales.append(decision.scale)
+        >>> scales
+        [1.0, 1.0, 0.5, 0.5]
+    """
+
+    monitor: Monitor = field(default_factory=Monitor)
+    factor: float = 0.1
+    patience: int = 10
+    cooldown: int = 0
+    min_lr: float = 0.0
+    warmup_steps: int = 0
+    restore_best_weights: bool = False
+
+    def __post_init__(self) -> None:
+        require_number(self, "factor", above=0.0, below=1.0)
+        require_integer(self, "patience", minimum=0)
+        require_integer(self, "cooldown", minimum=0)
+        require_number(self, "min_lr", minimum=0.0)
+        require_integer(self, "warmup_steps", minimum=0)
+
+    def init(self, run: Run) -> PlateauState:
+        """Returns the state before the first epoch."""
+        return PlateauState(monitor=self.monitor.init(run.direction))
+
+    def update(
+        self, state: PlateauState, observation: Observation
+    ) -> tuple[PlateauState, Decision]:
+        """Counts one epoch; anything but the end of a measured epoch is held."""
+        value = observation.monitored
+        if not observation.epoch_end or value is None or observation.step < self.warmup_steps:
+            return state, Decision(scale=state.scale)
+        cooldown = max(0, state.cooldown - 1)
+        waited = 0 if state.cooldown else state.wait
+        monitor, improved = self.monitor.update(state.monitor, value)
+        state = replace(state, monitor=monitor, cooldown=cooldown, wait=waited)
+        if improved:
+            state = replace(state, wait=0)
+            return state, Decision(scale=state.scale, snapshot=self.restore_best_weights)
+        if cooldown:
+            return state, Decision(scale=state.scale)
+        state = replace(state, wait=state.wait + 1)
+        rate = observation.learning_rate
+        if state.wait < self.patience or rate is None or single(rate) <= single(self.min_lr):
+            return state, Decision(scale=state.scale)
+        return self._cut(state, rate)
+
+    def _cut(self, state: PlateauState, rate: float) -> tuple[PlateauState, Decision]:
+        # The bound is on the rate and not on the scale: a schedule may be below the scale.
+        scale = state.scale * max(self.factor, self.min_lr / rate)
+        best = "no finite value yet" if state.monitor.best is None else f"{state.monitor.best:.6g}"
+        reason = (
+            f"{self.monitor.name} has not improved on its best ({best}) for {state.wait} "
+            f"epoch{'s' * (state.wait != 1)}: rate × {scale / state.scale:.3g}"
+        )
+        restore = self.restore_best_weights and state.monitor.best is not None
+        if restore:
+            reason += ", back to the weights of the best epoch"
+        state = replace(state, scale=scale, cooldown=self.cooldown, wait=0)
+        return state, Decision(scale=scale, rule="plateau", reason=reason, restore=restore)

@@ -1,0 +1,129 @@
+"""One metric: its name, its direction, its noise, and what counts as an improvement."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from adaptlr._checks import require_choice, require_number
+
+__all__ = ["Direction", "Mode", "Monitor", "MonitorState", "single"]
+
+Direction = Literal["min", "max"]
+Mode = Literal["auto", "min", "max"]
+Threshold = Literal["absolute", "relative", "noise"]
+
+
+@dataclass(frozen=True)
+class MonitorState:
+    """What is remembered of a metric; `None` stands for "not yet"."""
+
+    direction: Direction = "min"
+    best: float | None = None
+    value: float | None = None  # the value judged last, smoothed if the monitor smooths
+    previous: float | None = None
+    variance: float | None = None  # of the noise, from second differences
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Judges a stream of metric values: improved, or not.
+
+    A value improves on the best one if it is better by more than a threshold:
+
+    * `"absolute"`: by `min_delta`, as in `keras.callbacks`;
+    * `"relative"`: by `min_delta` times the size of the best value, as PyTorch's `"rel"`;
+    * `"noise"`: by `min_delta` standard deviations of the metric's own noise. The noise is
+      estimated from second differences `v[t] - 2 v[t-1] + v[t-2]`, in which a steady trend
+      cancels and white noise of variance `s²` has variance `6 s²`. Until three values were seen
+      the noise counts as zero.
+
+    Values that are NaN or infinite in float32 are never an improvement and are not remembered.
+    Comparisons round to float32, the precision metrics are computed in, as Keras does.
+
+    Args:
+        name: Name of the metric in `logs`.
+        mode: `"min"` if lower is better, `"max"` if higher is, `"auto"` to take the direction that
+            Keras knows the metric by.
+        min_delta: Threshold, a number ≥ 0 in the unit that `threshold` names.
+        threshold: `"absolute"`, `"relative"` or `"noise"`.
+        smoothing: Weight in [0, 1) of the past in an exponential moving average of the values;
+            0 judges each value as it is.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    Example:
+        >>> monitor, verdicts = Monitor("val_loss", min_delta=0.1), []
+        >>> state = monitor.init()
+        >>> for value in [1.0, 0.95, 0.8]:
+        ...     state, improved = monitor.update(state, value)
+        ...     verdicts.append(improved)
+        >>> verdicts
+        [True, False, True]
+    """
+
+    name: str = "val_loss"
+    mode: Mode = "auto"
+    min_delta: float = 1e-4
+    threshold: Threshold = "absolute"
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_choice(self, "mode", ("auto", "min", "max"))
+        require_choice(self, "threshold", ("absolute", "relative", "noise"))
+        require_number(self, "min_delta", minimum=0.0)
+        require_number(self, "smoothing", minimum=0.0, below=1.0)
+
+    def init(self, direction: Direction = "min") -> MonitorState:
+        """Returns the state before the first value; `direction` counts if the mode is auto."""
+        return MonitorState(direction=direction if self.mode == "auto" else self.mode)
+
+    def update(self, state: MonitorState, value: float) -> tuple[MonitorState, bool]:
+        """Takes in one value and says whether it improved on the best one."""
+        if not math.isfinite(single(value)):
+            return state, False
+        if state.value is not None:
+            value = self.smoothing * state.value + (1.0 - self.smoothing) * value
+        variance = self._variance(state, value)
+        improved = self._better(value, state, variance)
+        state = replace(
+            state,
+            best=value if improved else state.best,
+            value=value,
+            previous=state.value,
+            variance=variance,
+            count=state.count + 1,
+        )
+        return state, improved
+
+    def _better(self, value: float, state: MonitorState, variance: float | None) -> bool:
+        best = state.best
+        if best is None:
+            return True
+        unit = {"absolute": 1.0, "relative": abs(best), "noise": math.sqrt(variance or 0.0)}
+        margin = self.min_delta * unit[self.threshold]
+        if state.direction == "min":
+            return single(value + margin) < single(best)
+        return single(value - margin) > single(best)
+
+    def _variance(self, state: MonitorState, value: float) -> float | None:
+        if state.value is None or state.previous is None:
+            return None
+        seen = (value - 2.0 * state.value + state.previous) ** 2 / 6.0
+        if state.variance is None:
+            return seen
+        # A window of about ten values: long enough for a variance, short enough to follow the
+        # noise down when the rate is cut.
+        return state.variance + (seen - state.variance) / min(state.count - 1, 10)
+
+
+def single(value: float) -> float:
+    """Rounds to float32, the precision of rates and metrics; beyond its range, to infinity."""
+    try:
+        return float(struct.unpack("f", struct.pack("f", value))[0])
+    except OverflowError:
+        return math.copysign(math.inf, value)

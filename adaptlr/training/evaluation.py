@@ -1,0 +1,79 @@
+"""Measuring inside `fit` without disturbing it: the training loss, and held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+__all__ = ["TrainingLoss", "evaluate"]
+
+
+class TrainingLoss:
+    """Mean training loss since it was last read.
+
+    The per-batch `logs` of Keras are running means since the epoch's start. The tracker behind
+    them holds a sum and a count, whose differences between two reads give the un-averaged loss.
+
+    Args:
+        model: A compiled model. Without a metric named "loss" every read gives None.
+    """
+
+    def __init__(self, model: Any) -> None:
+        named = (m for m in model.metrics if m.name == "loss")
+        self._tracker = next((m for m in named if hasattr(m, "total")), None)
+        self._total, self._count = 0.0, 0.0
+
+    def read(self) -> float | None:
+        """Returns the mean since the last read, or None if nothing was trained since."""
+        if self._tracker is None:
+            return None
+        total = float(keras.ops.convert_to_numpy(self._tracker.total))
+        count = float(keras.ops.convert_to_numpy(self._tracker.count))
+        if count < self._count:  # Keras has reset the metrics: a new epoch
+            self._total, self._count = 0.0, 0.0
+        seen, samples = total - self._total, count - self._count
+        self._total, self._count = total, count
+        return seen / samples if samples > 0.0 else None
+
+    def reset(self) -> None:
+        """Starts from zero, after the model's metrics were reset."""
+        self._total, self._count = 0.0, 0.0
+
+
+def evaluate(model: Any, data: Any) -> dict[str, float]:
+    """Returns the metrics of the present weights on `data`, named as Keras names them.
+
+    Training metrics, PyTorch's training mode and its random state are as before afterwards.
+
+    Args:
+        model: A compiled model, inside `fit`.
+        data: What `validation_data` of `fit` takes: a tuple of arrays `(x, y)` or
+            `(x, y, sample_weight)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`, or a PyTorch
+            `DataLoader`.
+    """
+    x, y, sample_weight = data, None, None
+    if isinstance(data, tuple | list):
+        x, y, sample_weight = (*data, None)[:3]
+    with _undisturbed(model):
+        logs = model.evaluate(x, y, sample_weight=sample_weight, verbose=0, return_dict=True)
+    return {f"val_{name}": float(value) for name, value in logs.items()}
+
+
+@contextmanager
+def _undisturbed(model: Any) -> Iterator[None]:
+    variables = model.metrics_variables
+    values = [keras.ops.copy(keras.ops.stop_gradient(v)) for v in variables]
+    if keras.backend.backend() != "torch":
+        yield
+    else:
+        import torch
+
+        training, random_state = model.training, torch.get_rng_state()
+        yield
+        torch.set_rng_state(random_state)
+        model.train(training)
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,0 +1,141 @@
+"""Copies of a model's variables: snapshots to go back to, and a running average to look ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+__all__ = ["RunningAverage", "Snapshot", "model_variables"]
+
+
+def model_variables(model: Any) -> list[Any]:
+    """The variables of the model itself: weights, statistics, seed generators."""
+    return [*model.trainable_variables, *model.non_trainable_variables]
+
+
+class Snapshot:
+    """The training state at one moment: weights, optimizer slots and counters, random state.
+
+    Args:
+        model: A compiled model whose optimizer is built.
+        leave: Ids of variables that a restore must not touch (the rates).
+    """
+
+    def __init__(self, model: Any, leave: set[int]) -> None:
+        candidates = [*model_variables(model), *model.optimizer.variables]
+        self._variables = [v for v in candidates if id(v) not in leave]
+        self._values = read(self._variables)
+
+    def restore(self) -> None:
+        """Puts every variable back; the snapshot stays good for another time."""
+        write(self._variables, self._values)
+
+
+class RunningAverage:
+    """Average of all floating-point variables of a model, over a window that grows with training.
+
+    `avg += (1 - β) (w - avg)` with `β = (1 - 1/t) ** (gamma + 1)`, a power-function average whose
+    width is a fixed share of the steps so far: about an eighth for gamma = 7 (Karras et al.,
+    arXiv 2312.02696, section 3.2). Updating every n-th step gives the same window, t then counts
+    updates.
+
+    Batch normalisation keeps exponential averages itself, which with Keras' momentum of 0.99 still
+    hold a third of their initial values after a hundred steps, and would make any early validation
+    worthless. What enters here is the mean batch statistic since the last update, for n steps
+    `(m[t] - μⁿ m[t-n]) / (1 - μⁿ)`, so that the statistics are as recent as the weights.
+
+    Args:
+        model: A built model.
+        step: Training steps done so far.
+        gamma: Exponent, > 0; larger forgets faster.
+    """
+
+    def __init__(self, model: Any, step: int, gamma: float = 7.0) -> None:
+        self._variables = [
+            v for v in model_variables(model) if keras.backend.is_float_dtype(v.dtype)
+        ]
+        self._momenta = _statistics_momenta(model)
+        self._gamma = gamma
+        self._raw: list[Any] | None = None
+        self._best: list[Any] | None = None
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Forgets everything before the present weights; the best average is kept."""
+        self._values = read(self._variables)
+        self._statistics = self._read_statistics()
+        self._updates = 0
+        self._step = step
+
+    def update(self, step: int) -> None:
+        """Takes in the weights that `step` steps of training have led to."""
+        if step == self._step:
+            return
+        self._updates += 1
+        weight = 1.0 - (1.0 - 1.0 / self._updates) ** (self._gamma + 1.0)
+        statistics = self._read_statistics()
+        recent = {}
+        for key, now in statistics.items():
+            kept = self._momenta[key] ** (step - self._step)
+            recent[key] = (now - kept * self._statistics[key]) / (1.0 - kept)
+        present = [recent.get(id(v), v) for v in self._variables]
+        self._values = [
+            average + weight * (keras.ops.stop_gradient(value) - average)
+            for average, value in zip(self._values, present, strict=True)
+        ]
+        self._statistics, self._step = statistics, step
+
+    def _read_statistics(self) -> dict[int, Any]:
+        variables = [v for v in self._variables if id(v) in self._momenta]
+        return dict(zip(map(id, variables), read(variables), strict=True))
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the model holds the average at present."""
+        return self._raw is not None
+
+    def swap_in(self) -> None:
+        """Puts the average into the model and keeps the raw weights aside."""
+        if self._raw is None:
+            self._raw = read(self._variables)
+            write(self._variables, self._values)
+
+    def swap_out(self) -> None:
+        """Puts the raw weights back."""
+        if self._raw is not None:
+            write(self._variables, self._raw)
+            self._raw = None
+
+    def keep_best(self) -> None:
+        """Remembers the present average as the best so far."""
+        self._best = list(self._values)
+
+    def finish(self) -> None:
+        """Leaves the best average in the model, or the present one if none was called best."""
+        write(self._variables, self._values if self._best is None else self._best)
+        self._raw = None
+
+
+def read(variables: Sequence[Any]) -> list[Any]:
+    """Copies values out on the device; on JAX the originals are donated to the next step."""
+    return [keras.ops.copy(keras.ops.stop_gradient(v)) for v in variables]
+
+
+def write(variables: Sequence[Any], values: Sequence[Any]) -> None:
+    """Copies values in; the copy keeps them alive when a JAX step consumes the variable's."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(keras.ops.copy(value))
+
+
+def _statistics_momenta(model: Any) -> dict[int, float]:
+    """Momentum of each batch-norm statistic, by the id of its variable."""
+    layers = model._flatten_layers(include_self=False)
+    normalizers = [x for x in layers if isinstance(x, keras.layers.BatchNormalization)]
+    return {
+        id(variable): float(layer.momentum)
+        for layer in normalizers
+        for variable in (layer.moving_mean, layer.moving_variance)
+        if 0.0 < layer.momentum < 1.0
+    }

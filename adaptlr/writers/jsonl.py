@@ -1,0 +1,65 @@
+"""JSON lines: one object a line, for scripts and for replay."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from adaptlr.writers.base import Record
+
+__all__ = ["JSONLinesWriter"]
+
+
+class JSONLinesWriter:
+    r"""Appends scalars and decisions to a text file, one JSON object a line.
+
+    Lines are `{"step": 3, "scalars": {...}}` and `{"step": 3, "decision": {...}}`. NaN and
+    infinities, which JSON does not have, are written as strings.
+
+    Args:
+        path: The file; created, with its parents, if missing, and appended to if not.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "run.jsonl")
+        >>> writer = JSONLinesWriter(path)
+        >>> writer.write_scalars(1, {"learning_rate": 0.01})
+        >>> writer.close()
+        >>> path.read_text()
+        '{"step": 1, "scalars": {"learning_rate": 0.01}}\n'
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._file: TextIO | None = None
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes named values of one step."""
+        self._write({"step": step, "scalars": {tag: _json(x) for tag, x in scalars.items()}})
+
+    def write_decision(self, record: Record) -> None:
+        """Writes one decision."""
+        values = {name: _json(x) for name, x in asdict(record).items()}
+        self._write({"step": record.step, "decision": values})
+
+    def close(self) -> None:
+        """Closes the file; a later write appends to it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a", encoding="utf-8")
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+
+
+def _json(value: Any) -> Any:
+    finite = not isinstance(value, float) or value - value == 0.0
+    return value if finite else str(value)

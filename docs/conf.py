@@ -1,0 +1,47 @@
+"""Sphinx configuration; run by `make docs`, which turns warnings into errors."""
+
+import importlib
+import importlib.util
+import os
+
+from sphinx.util import logging
+
+# Keras needs a backend to be imported. Any will do, so take one that is installed, the quickest
+# to import first.
+installed = [name for name in ("jax", "torch", "tensorflow") if importlib.util.find_spec(name)]
+if installed:
+    os.environ.setdefault("KERAS_BACKEND", installed[0])
+
+import adaptlr  # noqa: E402  the backend has to be chosen before Keras is imported
+
+project = "adaptlr"
+author = "the adaptlr authors"
+copyright = "the adaptlr authors"
+release = version = adaptlr.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = f"adaptlr {release}"
+
+
+def check_public_names(app, env):
+    """Warns, and so fails the build, for each public name that no page documents."""
+    documented = env.domains["py"].objects
+    public = ["adaptlr", *(name for name in documented if documented[name].objtype == "module")]
+    for module in public:
+        for name in getattr(importlib.import_module(module), "__all__", ()):
+            if name != "__version__" and f"{module}.{name}" not in documented:
+                logging.getLogger(__name__).warning(
+                    "%s.%s is public, not in the docs", module, name
+                )
+
+
+def setup(app):
+    app.connect("env-check-consistency", check_public_names)

@@ -1,0 +1,287 @@
+"""The pure core as traces: no Keras, no model."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptlr.controllers import (
+    Constant,
+    Divergence,
+    Feedback,
+    Observation,
+    Plateau,
+    Run,
+)
+from adaptlr.monitor import Monitor
+
+nan = math.nan
+
+
+def epochs(controller, values, base=1.0, **run):
+    """Feeds one monitored value an epoch; returns the decisions."""
+    state, decisions, rate = controller.init(Run(learning_rate=base, **run)), [], base
+    for epoch, value in enumerate(values):
+        seen = Observation(epoch + 1, epoch, True, learning_rate=rate, monitored=value)
+        state, decision = controller.update(state, seen)
+        rate = base * decision.scale
+        decisions.append(decision)
+    return decisions
+
+
+def scales(controller, values, **run):
+    return [decision.scale for decision in epochs(controller, values, **run)]
+
+
+def test_constant_never_moves():
+    assert scales(Constant(), [1, nan, math.inf]) == [1, 1, 1]
+
+
+class TestPlateau:
+    def test_cuts_after_patience(self):
+        assert scales(Plateau(patience=2, factor=0.5), [1, 1, 1, 1, 1]) == [1, 1, 0.5, 0.5, 0.25]
+
+    def test_an_improvement_starts_the_wait_anew(self):
+        assert scales(Plateau(patience=2, factor=0.5), [1, 1, 0.9, 0.9, 0.9]) == [1, 1, 1, 1, 0.5]
+
+    def test_cooldown_counts_epochs_after_the_cut(self):
+        cooled = Plateau(patience=1, factor=0.5, cooldown=2)
+        assert scales(cooled, [1, 1, 1, 1, 1]) == [1, 0.5, 0.5, 0.25, 0.25]
+
+    def test_stops_cutting_at_min_lr(self):
+        bounded = Plateau(patience=1, factor=0.1, min_lr=0.03)
+        decisions = epochs(bounded, [1, 1, 1, 1])
+        assert [d.scale for d in decisions] == pytest.approx([1, 0.1, 0.03, 0.03])
+        assert [d.rule for d in decisions] == ["hold", "plateau", "plateau", "hold"]
+
+    def test_says_why(self):
+        reason = epochs(Plateau(patience=2, factor=0.5), [1, 1, 1])[-1].reason
+        assert reason == "val_loss has not improved on its best (1) for 2 epochs: rate × 0.5"
+
+    def test_restores_the_best_epoch_at_a_cut(self):
+        decisions = epochs(Plateau(patience=1, restore_best_weights=True), [1, 0.9, 1, 1])
+        assert [d.snapshot for d in decisions] == [True, True, False, False]
+        assert [d.restore for d in decisions] == [False, False, True, True]
+
+    def test_warmup_epochs_are_not_counted(self):
+        warm = Plateau(patience=1, factor=0.5, warmup_steps=3)
+        assert scales(warm, [1, 1, 1, 1, 1]) == [1, 1, 1, 0.5, 0.25]
+
+    def test_nan_is_no_improvement_and_never_the_best(self):
+        assert scales(Plateau(patience=2, factor=0.5), [nan, 1, nan, nan]) == [1, 1, 1, 0.5]
+
+    def test_epochs_without_a_value_and_points_inside_an_epoch_are_held(self):
+        controller = Plateau(patience=1)
+        state = controller.init(Run(1.0))
+        for seen in (Observation(1, 0, True), Observation(1, 0, False, monitored=1.0)):
+            assert controller.update(state, seen)[0] == state
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"factor": 1.0}, r"Plateau\(factor=\.\.\.\) must be .* < 1\.0\. Received: factor=1"),
+            ({"factor": 0.0}, "factor"),
+            ({"factor": nan}, "Received: factor=nan"),
+            ({"patience": -1}, "patience"),
+            ({"patience": 2.5}, r"an integer >= 0\. Received: patience=2\.5"),
+            ({"cooldown": -1}, "cooldown"),
+            ({"min_lr": -1e-3}, "min_lr"),
+            ({"warmup_steps": -1}, "warmup_steps"),
+        ],
+    )
+    def test_bad_arguments_are_refused_by_name(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            Plateau(**arguments)
+
+
+class TestDivergence:
+    def start(self, **arguments):
+        guard = Divergence(Constant(), **arguments)
+        state = guard.init(Run(1.0))
+        state, first = guard.update(state, Observation(0, 0))
+        assert first.snapshot  # something to go back to before anything can go wrong
+        return guard, state
+
+    @pytest.mark.parametrize("loss", [nan, math.inf])
+    def test_restores_and_cuts(self, loss):
+        guard, state = self.start(factor=0.5)
+        state, decision = guard.update(state, Observation(5, 0, loss=loss))
+        assert (decision.restore, decision.rule, decision.scale) == (True, "diverged", 0.5)
+        assert f"the training loss became {loss}" in decision.reason
+        state, decision = guard.update(state, Observation(9, 0, loss=1.0))
+        assert (decision.restore, decision.scale) == (False, 0.5)  # the cut stays
+
+    def test_a_monitored_nan_counts_too(self):
+        guard, state = self.start()
+        _, decision = guard.update(state, Observation(5, 0, True, loss=1.0, monitored=nan))
+        assert decision.restore
+        assert "monitored metric" in decision.reason
+
+    def test_an_explosion_is_measured_against_the_first_loss(self):
+        guard, state = self.start(limit=10.0)
+        state, _ = guard.update(state, Observation(1, 0, loss=2.0))
+        state, fine = guard.update(state, Observation(2, 0, loss=19.0))
+        state, exploded = guard.update(state, Observation(3, 0, loss=21.0))
+        assert (fine.restore, exploded.restore) == (False, True)
+
+    def test_stops_after_so_many_restores(self):
+        guard, state = self.start(max_restores=2)
+        stops = []
+        for step in range(3):
+            state, decision = guard.update(state, Observation(step + 1, 0, loss=nan))
+            stops.append(decision.stop)
+        assert stops == [False, False, True]
+
+    def test_the_wrapped_controller_goes_on_below_the_cut(self):
+        guard = Divergence(Plateau(patience=1, factor=0.5), factor=0.1)
+        decisions = epochs(guard, [1, nan, 1, 1])
+        assert [d.scale for d in decisions] == pytest.approx([1, 0.1, 0.05, 0.025])
+
+    def test_exploring_steps_may_diverge(self):
+        guard = Divergence(Feedback())
+        state = guard.init(Run(1e-6, steps_per_epoch=100, epochs=10))
+        state, _ = guard.update(state, Observation(0, 0))
+        state, _ = guard.update(state, Observation(1, 0, loss=2.0))
+        state, _ = guard.update(state, Observation(2, 0, loss=1.0))
+        state, decision = guard.update(state, Observation(3, 0, loss=nan))
+        assert decision.rule == "settle"
+
+
+def ramp(rate_at_minimum):
+    """Loss as a function of the rate: flat, falling, exploding."""
+
+    def loss(rate):
+        x = math.log10(rate / rate_at_minimum)
+        return 2.3 - 1.5 * math.exp(-(x**2)) if x <= 0 else 0.8 * 10.0 ** (x * 2)
+
+    return loss
+
+
+def drive(controller, run, loss_of_rate, monitored):
+    """Runs a controller against a made-up model; returns (step, decision) pairs."""
+    state = controller.init(run)
+    state, decision = controller.update(state, Observation(0, 0))
+    trace, due = [(0, decision)], decision.next_step or 10
+    for step in range(1, run.steps_per_epoch * 50):
+        end = step % run.steps_per_epoch == 0
+        if step < due and not end:
+            continue
+        epoch = (step - 1) // run.steps_per_epoch
+        value = monitored(epoch) if end else None
+        seen = Observation(step, epoch, end, decision.scale, loss_of_rate(decision.scale), value)
+        state, decision = controller.update(state, seen)
+        due = decision.next_step or step + 10
+        trace.append((step, decision))
+        if decision.stop or step == run.last_step:
+            break
+    return state, trace
+
+
+class TestFeedback:
+    run = Run(learning_rate=1e-6, steps_per_epoch=100, epochs=10)
+
+    def test_phases_of_a_run_that_keeps_improving(self):
+        _, trace = drive(Feedback(), self.run, ramp(0.1), lambda epoch: 1.0 / (epoch + 1))
+        moves = [(step, d.rule) for step, d in trace if d.rule != "hold"]
+        assert [rule for _, rule in moves] == ["probe", "settle", "cool", "stop"]
+        assert dict((rule, step) for step, rule in moves)["stop"] == 1000
+        assert 740 <= dict((rule, step) for step, rule in moves)["cool"] <= 760
+
+    def test_the_probe_is_undone_and_costs_at_most_its_share(self):
+        _, trace = drive(Feedback(), self.run, ramp(0.1), lambda epoch: 1.0)
+        step, settle = next((s, d) for s, d in trace if d.rule == "settle")
+        assert step <= 0.05 * 1000 + 1
+        assert trace[0][1].snapshot
+        assert settle.restore
+        assert settle.restart_average
+        assert all(d.exploring for s, d in trace if s < step)
+        assert not any(d.exploring for s, d in trace if s >= step)
+
+    @pytest.mark.parametrize("best", [1e-3, 1e-2, 0.1])
+    def test_the_rate_follows_the_curve(self, best):
+        _, trace = drive(Feedback(), self.run, ramp(best), lambda epoch: 1.0)
+        settled = next(d.scale for _, d in trace if d.rule == "settle")
+        assert best / 10 < settled < best * 2
+
+    @pytest.mark.parametrize("start", [1e-8, 1e-3, 1.0, 50.0])
+    def test_the_start_rate_plays_no_part(self, start):
+        run = dataclasses.replace(self.run, learning_rate=start)
+        reference = drive(Feedback(), self.run, ramp(0.1), lambda epoch: 1.0)[1]
+        assert drive(Feedback(), run, ramp(0.1), lambda epoch: 1.0)[1] == reference
+
+    def test_a_plateau_cools_early_and_stops(self):
+        controller = Feedback(patience=2)
+        _, trace = drive(controller, self.run, ramp(0.1), lambda epoch: max(0.5, 1 - epoch / 4))
+        step, last = trace[-1]
+        assert last.stop
+        assert step < 1000
+        assert step % 100 == 0
+
+    def test_an_unknown_horizon_ends_by_the_plateau(self):
+        run = dataclasses.replace(self.run, epochs=None)
+        _, trace = drive(Feedback(), run, ramp(0.1), lambda epoch: max(0.5, 1 - epoch / 10))
+        assert trace[-1][1].stop
+
+    def test_cooling_is_a_straight_line_to_zero(self):
+        _, trace = drive(Feedback(), self.run, ramp(0.1), lambda epoch: 1.0 / (epoch + 1))
+        begin = next(step for step, d in trace if d.rule == "cool")
+        rate = next(d.scale for _, d in trace if d.rule == "settle")
+        for step, decision in trace:
+            if begin < step < 1000:
+                assert decision.scale == pytest.approx(rate * (1000 - step) / (1000 - begin))
+
+    def test_a_run_too_short_for_a_probe_holds_its_own_rate(self):
+        run = Run(learning_rate=0.02, steps_per_epoch=8, epochs=5)
+        _, trace = drive(Feedback(), run, ramp(0.1), lambda epoch: 1.0 / (epoch + 1))
+        assert trace[0][1].rule == "unprobed"
+        assert trace[0][1].scale == 0.02
+        assert not any(decision.exploring for _, decision in trace)
+
+    def test_a_curve_without_a_minimum_is_said_to_have_none(self):
+        _, trace = drive(Feedback(), self.run, lambda rate: 2.3 + rate, lambda epoch: 1.0)
+        settle = next(d for _, d in trace if d.rule == "settle")
+        assert "no minimum" in settle.reason
+
+
+observations = st.builds(
+    dict,
+    loss=st.none() | st.floats(),
+    monitored=st.none() | st.floats(),
+    epoch_end=st.booleans(),
+    skip=st.integers(1, 60),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(observations, max_size=60),
+    st.sampled_from(
+        [
+            Plateau(patience=1),
+            Divergence(Plateau(patience=1, restore_best_weights=True)),
+            Feedback(),
+            Divergence(Feedback(Monitor(threshold="noise"))),
+        ]
+    ),
+)
+def test_whatever_is_observed_the_scale_stays_finite_and_the_state_stays_json(seen, controller):
+    state = controller.init(Run(0.1, steps_per_epoch=40, epochs=12))
+    state, decision = controller.update(state, Observation(0, 0))
+    step = 0
+    for values in seen:
+        step += values["skip"]
+        observation = Observation(
+            step,
+            step // 40,
+            values["epoch_end"],
+            0.1 * decision.scale,
+            values["loss"],
+            values["monitored"],
+        )
+        state, decision = controller.update(state, observation)
+        assert math.isfinite(decision.scale)
+        assert 0.0 <= decision.scale <= 10.0
+        json.dumps(dataclasses.asdict(state), allow_nan=False)
