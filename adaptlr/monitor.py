@@ -21,7 +21,8 @@ class MonitorState:
     """What is remembered of a metric; `None` stands for "not yet"."""
 
     direction: Direction = "min"
-    best: float | None = None
+    best: float | None = None  # the last one that counted as an improvement
+    record: float | None = None  # the best one, by however little
     value: float | None = None  # the value judged last, smoothed if the monitor smooths
     previous: float | None = None
     variance: float | None = None  # of the noise, from second differences
@@ -93,6 +94,7 @@ class Monitor:
         state = replace(
             state,
             best=value if improved else state.best,
+            record=value if self._ahead(value, state) else state.record,
             value=value,
             previous=state.value,
             variance=variance,
@@ -109,6 +111,11 @@ class Monitor:
         if state.direction == "min":
             return single(value + margin) < single(best)
         return single(value - margin) > single(best)
+
+    def _ahead(self, value: float, state: MonitorState) -> bool:
+        if state.record is None:
+            return True
+        return value < state.record if state.direction == "min" else value > state.record
 
     def _variance(self, state: MonitorState, value: float) -> float | None:
         if state.value is None or state.previous is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from adaptlr._checks import require_integer, require_number
 
-__all__ = ["RangeTest", "Reading", "smooth"]
+__all__ = ["RangeTest", "Reading"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class RangeTest:
         min_lr: First rate, > 0.
         max_lr: Last rate, > `min_lr`.
         num_steps: Steps in the ramp, ≥ 2.
-        divergence: The ramp ends when the smoothed loss exceeds its start by this factor, > 1.
-        smoothing: Weight of the past in the average of the batch losses, in [0, 1).
+        divergence: The ramp ends when the loss exceeds its start by this factor, > 1.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -57,14 +56,12 @@ class RangeTest:
     max_lr: float = 10.0
     num_steps: int = 100
     divergence: float = 1.5
-    smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         require_number(self, "min_lr", above=0.0)
         require_number(self, "max_lr", above=self.min_lr)
         require_integer(self, "num_steps", minimum=2)
         require_number(self, "divergence", above=1.0)
-        require_number(self, "smoothing", minimum=0.0, below=1.0)
 
     def rate(self, index: int) -> float:
         """The rate of step `index` of the ramp."""
@@ -72,30 +69,34 @@ class RangeTest:
 
     def diverged(self, losses: Sequence[float]) -> bool:
         """Whether the ramp should end: the loss left the finite numbers, or its start behind."""
-        if not math.isfinite(losses[-1]):
-            return True
-        smoothed = smooth(losses, self.smoothing)
-        return smoothed[-1] > self.divergence * smoothed[0]
+        if not losses or not math.isfinite(losses[-1]):
+            return bool(losses)
+        recent = losses[-1 - self._half_width :]
+        return _mean(recent) > self.divergence * self._start(losses) > 0.0
 
     def read(self, losses: Sequence[float]) -> Reading:
         """Reads a rate off the batch losses of a ramp, the first belonging to `min_lr`.
 
         The loss of a step is measured before its update, so the loss that a rate led to is the
-        next one in the list.
+        next one in the list. Losses are averaged over a third of a decade to either side: a
+        trailing average would shift the curve to the right, and a single lucky batch at the end
+        of a diverging ramp must not pass for its minimum.
         """
         finite = [loss for loss in losses if math.isfinite(loss)]
-        smoothed = smooth(finite, self.smoothing)[1:]
-        if not smoothed:
+        if len(finite) < 2:
             return Reading(None, None, None, "the loss was not finite from the start")
-        start = finite[0]
+        width = self._half_width
+        smoothed = [
+            _mean(finite[max(1, i - width) : i + width + 1]) for i in range(1, len(finite))
+        ]
+        start = self._start(finite)
         lowest = min(range(len(smoothed)), key=smoothed.__getitem__)
-        if smoothed[lowest] >= start:
-            return Reading(
-                None,
-                None,
-                None,
-                f"the curve shows no minimum: the loss never fell below {start:.4g}",
+        if start - smoothed[lowest] <= self._noise(finite):
+            verdict = (
+                f"the curve shows no minimum: the loss never fell below its start {start:.4g} by "
+                f"more than its noise"
             )
+            return Reading(None, None, None, verdict)
         midpoint = (start + smoothed[lowest]) / 2.0
         half = next((i for i in range(lowest, -1, -1) if smoothed[i] > midpoint), 0)
         low, high = self.rate(half), self.rate(lowest)
@@ -105,12 +106,26 @@ class RangeTest:
         )
         return Reading(high, low, math.sqrt(low * high), verdict)
 
+    @property
+    def _decade(self) -> int:
+        return max(1, round((self.num_steps - 1) / math.log10(self.max_lr / self.min_lr)))
 
-def smooth(values: Sequence[float], weight: float) -> list[float]:
-    """Exponential moving average, corrected for its start: `a[t] = Σ wᵗ⁻ⁱ vᵢ / Σ wᵗ⁻ⁱ`."""
-    averages, total, norm = [], 0.0, 0.0
-    for value in values:
-        total = weight * total + value
-        norm = weight * norm + 1.0
-        averages.append(total / norm)
-    return averages
+    @property
+    def _half_width(self) -> int:
+        return self._decade // 3
+
+    def _start(self, losses: Sequence[float]) -> float:
+        # The first decade of rates hardly moves the weights: its mean is the loss to start with.
+        return _mean(losses[: self._decade])
+
+    def _noise(self, losses: Sequence[float]) -> float:
+        """Two standard errors of the difference between the start and a smoothed loss."""
+        first, width = losses[: self._decade], 2 * self._half_width + 1
+        start = _mean(first)
+        variance = _mean([(loss - start) ** 2 for loss in first])
+        error = math.sqrt(variance * (1.0 / len(first) + 1.0 / width))
+        return max(2.0 * error, 1e-3 * abs(start))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

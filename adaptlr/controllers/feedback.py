@@ -112,15 +112,16 @@ class Feedback:
             return self._start(state, observation)
         if state.phase == "probe":
             return self._probe(state, observation)
-        improved = False
+        ahead = False
         if observation.monitored is not None:
             monitor, improved = self.monitor.update(state.monitor, observation.monitored)
+            ahead = monitor.record != state.monitor.record
             state = replace(state, monitor=monitor, wait=0 if improved else state.wait + 1)
         if state.phase == "hold":
             state, decision = self._hold(state, observation)
         else:
             state, decision = self._cool(state, observation)
-        return state, replace(decision, keep_best=improved, snapshot=improved)
+        return state, replace(decision, keep_best=ahead, snapshot=ahead)
 
     def _start(
         self, state: FeedbackState, observation: Observation
@@ -200,7 +201,7 @@ class Feedback:
             if state.phase == "stopped" or not observation.epoch_end:
                 return state, Decision(state.scale)
             state = replace(state, phase="stopped")
-            best = state.monitor.best
+            best = state.monitor.record
             measured = "" if best is None else f"; best {self.monitor.name} {best:.6g}"
             return state, Decision(state.scale, "stop", f"cooled down{measured}", stop=True)
         scale = state.rate * (end - step) / (end - begin)

@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from adaptlr.training.random_state import random_state, set_random_state
+
 __all__ = ["TrainingLoss", "evaluate"]
 
 
@@ -66,14 +68,10 @@ def evaluate(model: Any, data: Any) -> dict[str, float]:
 def _undisturbed(model: Any) -> Iterator[None]:
     variables = model.metrics_variables
     values = [keras.ops.copy(keras.ops.stop_gradient(v)) for v in variables]
-    if keras.backend.backend() != "torch":
-        yield
-    else:
-        import torch
-
-        training, random_state = model.training, torch.get_rng_state()
-        yield
-        torch.set_rng_state(random_state)
+    state, training = random_state(), getattr(model, "training", None)
+    yield
+    set_random_state(state)
+    if keras.backend.backend() == "torch":
         model.train(training)
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

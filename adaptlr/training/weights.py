@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from adaptlr.training.random_state import random_state, set_random_state
+
 __all__ = ["RunningAverage", "Snapshot", "model_variables"]
 
 
@@ -26,11 +28,13 @@ class Snapshot:
     def __init__(self, model: Any, leave: set[int]) -> None:
         candidates = [*model_variables(model), *model.optimizer.variables]
         self._variables = [v for v in candidates if id(v) not in leave]
-        self._values = read(self._variables)
+        self._values = _read(self._variables)
+        self._random_state = random_state()
 
     def restore(self) -> None:
         """Puts every variable back; the snapshot stays good for another time."""
-        write(self._variables, self._values)
+        _write(self._variables, self._values)
+        set_random_state(self._random_state)
 
 
 class RunningAverage:
@@ -64,7 +68,7 @@ class RunningAverage:
 
     def restart(self, step: int) -> None:
         """Forgets everything before the present weights; the best average is kept."""
-        self._values = read(self._variables)
+        self._values = _read(self._variables)
         self._statistics = self._read_statistics()
         self._updates = 0
         self._step = step
@@ -89,7 +93,7 @@ class RunningAverage:
 
     def _read_statistics(self) -> dict[int, Any]:
         variables = [v for v in self._variables if id(v) in self._momenta]
-        return dict(zip(map(id, variables), read(variables), strict=True))
+        return dict(zip(map(id, variables), _read(variables), strict=True))
 
     @property
     def swapped(self) -> bool:
@@ -99,13 +103,13 @@ class RunningAverage:
     def swap_in(self) -> None:
         """Puts the average into the model and keeps the raw weights aside."""
         if self._raw is None:
-            self._raw = read(self._variables)
-            write(self._variables, self._values)
+            self._raw = _read(self._variables)
+            _write(self._variables, self._values)
 
     def swap_out(self) -> None:
         """Puts the raw weights back."""
         if self._raw is not None:
-            write(self._variables, self._raw)
+            _write(self._variables, self._raw)
             self._raw = None
 
     def keep_best(self) -> None:
@@ -114,16 +118,16 @@ class RunningAverage:
 
     def finish(self) -> None:
         """Leaves the best average in the model, or the present one if none was called best."""
-        write(self._variables, self._values if self._best is None else self._best)
+        _write(self._variables, self._values if self._best is None else self._best)
         self._raw = None
 
 
-def read(variables: Sequence[Any]) -> list[Any]:
+def _read(variables: Sequence[Any]) -> list[Any]:
     """Copies values out on the device; on JAX the originals are donated to the next step."""
     return [keras.ops.copy(keras.ops.stop_gradient(v)) for v in variables]
 
 
-def write(variables: Sequence[Any], values: Sequence[Any]) -> None:
+def _write(variables: Sequence[Any], values: Sequence[Any]) -> None:
     """Copies values in; the copy keeps them alive when a JAX step consumes the variable's."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(keras.ops.copy(value))

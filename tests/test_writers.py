@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import errno
+import json
+import math
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import collected_warnings, one_weight, steps, weight
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import adaptlr
+from adaptlr.schedules import Constant
+from adaptlr.writers import JSONLinesWriter, MemoryWriter, MultiWriter, Record, TensorBoardWriter
+
+RECORD = Record(step=7, epoch=1, learning_rate=0.1, rule="plateau", reason="because")
+
+
+def accumulated(directory):
+    events = EventAccumulator(str(directory), size_guidance={"scalars": 0, "tensors": 0})
+    return events.Reload()
+
+
+def texts(events):
+    return [e.tensor_proto.string_val[0].decode() for e in events.Tensors("decisions")]
+
+
+class TestTensorBoard:
+    def test_reads_back(self, tmp_path):
+        writer = TensorBoardWriter(tmp_path)
+        for step in range(300):
+            writer.write_scalars(step, {"learning_rate": 0.5**step, "loss": float(step)})
+        writer.write_decision(RECORD)
+        writer.close()
+        events = accumulated(tmp_path)
+        assert [(e.step, e.value) for e in events.Scalars("loss")] == [
+            (step, float(step)) for step in range(300)
+        ]
+        assert len(events.Scalars("learning_rate")) == 300
+        (text,) = texts(events)
+        assert "**plateau** at step 7 (epoch 2), rate 0.1: because" in text
+
+    def test_a_killed_process_loses_nothing_that_was_written(self, tmp_path):
+        script = f"""
+import os, signal
+from adaptlr.writers import TensorBoardWriter
+writer = TensorBoardWriter({str(tmp_path)!r})
+for step in range(50):
+    writer.write_scalars(step, {{"loss": 1.0}})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+        killed = subprocess.run([sys.executable, "-c", script], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(accumulated(tmp_path).Scalars("loss")) == 50
+
+    def test_a_torn_last_record_costs_that_record_only(self, tmp_path):
+        writer = TensorBoardWriter(tmp_path)
+        for step in range(10):
+            writer.write_scalars(step, {"loss": 1.0})
+        writer.close()
+        (file,) = tmp_path.iterdir()
+        file.write_bytes(file.read_bytes()[:-5])
+        assert len(accumulated(tmp_path).Scalars("loss")) == 9
+
+    def test_a_second_session_purges_what_the_first_left_at_later_steps(self, tmp_path):
+        for first, last in ((0, 10), (5, 12)):
+            writer = TensorBoardWriter(tmp_path)
+            for step in range(first, last):
+                writer.write_scalars(step, {"loss": float(first)})
+            writer.close()
+        assert [e.step for e in accumulated(tmp_path).Scalars("loss")] == list(range(12))
+
+    def test_nothing_is_created_before_something_is_written(self, tmp_path):
+        TensorBoardWriter(tmp_path / "run").close()
+        assert not (tmp_path / "run").exists()
+
+    def test_tensorflow_is_not_imported(self, tmp_path):
+        script = f"""
+import sys
+from adaptlr.writers.base import Record
+from adaptlr.writers.tensorboard import TensorBoardWriter
+before = "tensorflow" in sys.modules
+writer = TensorBoardWriter({str(tmp_path)!r})
+writer.write_scalars(0, {{"loss": 1.0}})
+writer.write_decision(Record(0, 0, 0.1, "rule", "reason"))
+assert before or "tensorflow" not in sys.modules
+"""
+        subprocess.run([sys.executable, "-c", script], check=True)
+
+
+class TestJSONLines:
+    def test_one_object_a_line(self, tmp_path):
+        path = tmp_path / "logs" / "run.jsonl"
+        writer = JSONLinesWriter(path)
+        writer.write_scalars(3, {"loss": 0.5, "bad": math.nan})
+        writer.write_decision(RECORD)
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert lines[0] == {"step": 3, "scalars": {"loss": 0.5, "bad": "nan"}}
+        assert lines[1]["decision"]["reason"] == "because"
+        writer.close()
+
+    def test_a_new_session_appends(self, tmp_path):
+        for _ in range(2):
+            writer = JSONLinesWriter(tmp_path / "run.jsonl")
+            writer.write_scalars(0, {})
+            writer.close()
+        assert len((tmp_path / "run.jsonl").read_text().splitlines()) == 2
+
+
+class Full(MemoryWriter):
+    """A disk that has room for so many writes."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room = room
+
+    def write_scalars(self, step, scalars):
+        if len(self.scalars) >= self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write_scalars(step, scalars)
+
+
+class TestTrainingGoesOn:
+    def test_when_the_disk_is_full_with_one_warning(self):
+        full, fine, model = Full(room=2), MemoryWriter(), one_weight()
+        callback = adaptlr.ScheduleLR(Constant(1.0), writers=[full, fine])
+        with collected_warnings() as messages:
+            model.fit(**steps(20), epochs=2, callbacks=[callback])
+        assert weight(model) == -40.0
+        assert len(full.scalars) == 2
+        assert len(fine.scalars) > 10
+        assert len(messages) == 1
+        assert "Full cannot write" in messages[0]
+        assert "No space left on device" in messages[0]
+
+    def test_when_the_directory_cannot_be_made(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        model = one_weight()
+        with collected_warnings() as messages:
+            model.fit(
+                **steps(4),
+                callbacks=[adaptlr.ScheduleLR(Constant(1.0), log_dir=tmp_path / "file" / "run")],
+            )
+        assert weight(model) == -4.0
+        assert len(messages) == 1
+
+
+def test_multi_writer_writes_to_all():
+    writers = [MemoryWriter(), MemoryWriter()]
+    multi = MultiWriter(writers)
+    multi.write_scalars(1, {"a": 2.0})
+    multi.write_decision(RECORD)
+    multi.close()
+    for writer in writers:
+        assert writer.scalars == [(1, {"a": 2.0})]
+        assert writer.decisions == [RECORD]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_fit_writes_rate_metric_and_decisions(tmp_path, times):
+    """Also for a callback that is used again: a second session in the same directory."""
+    callback = adaptlr.PlateauLR("loss", patience=1, min_delta=100.0, log_dir=tmp_path)
+    for _ in range(times):
+        model = one_weight()
+        model.fit(**steps(4), epochs=3, callbacks=[callback])
+    events = accumulated(tmp_path)
+    assert {"learning_rate", "loss", "monitored", "epoch/loss"} <= set(events.Tags()["scalars"])
+    assert [e.step for e in events.Scalars("monitored")][-3:] == [4, 8, 12]
+    assert "**start**" in texts(events)[0]
+    assert "**plateau** at step 8" in texts(events)[1]
