@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["require_choice", "require_integer", "require_number"]
+__all__ = ["refuse", "require_choice", "require_integer", "require_number"]
 
 
 def require_number(
@@ -33,7 +33,7 @@ def require_number(
     if not _number(value) or not all(held for _, held in bounds):
         given = (minimum, above, maximum, below)
         named = [text for (text, _), bound in zip(bounds, given, strict=True) if bound is not None]
-        _refuse(owner, name, " and ".join(["a finite number", *named]), value)
+        refuse(owner, name, " and ".join(["a finite number", *named]), value)
 
 
 def require_integer(owner: object, name: str, *, minimum: int, optional: bool = False) -> None:
@@ -42,14 +42,14 @@ def require_integer(owner: object, name: str, *, minimum: int, optional: bool = 
     if optional and value is None:
         return
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
-        _refuse(owner, name, f"an integer >= {minimum}", value)
+        refuse(owner, name, f"an integer >= {minimum}", value)
 
 
 def require_choice(owner: object, name: str, choices: Sequence[str]) -> None:
     """Refuses an attribute that is not one of the words given."""
     value = getattr(owner, name)
     if value not in choices:
-        _refuse(owner, name, "one of " + ", ".join(map(repr, choices)), value)
+        refuse(owner, name, "one of " + ", ".join(map(repr, choices)), value)
 
 
 def _number(value: Any) -> bool:
@@ -61,7 +61,8 @@ def _number(value: Any) -> bool:
         return False
 
 
-def _refuse(owner: object, name: str, rule: str, value: Any) -> None:
+def refuse(owner: object, name: str, rule: str, value: Any) -> NoReturn:
+    """Raises the error that names argument, rule and value: TypeError for what is no number."""
     message = f"{type(owner).__name__}({name}=...) must be {rule}. Received: {name}={value!r}"
     known = isinstance(value, numbers.Real | str) and not isinstance(value, bool)
     raise (ValueError if known else TypeError)(message)

@@ -83,6 +83,16 @@ class TestRatesReachTheOptimizer:
         )
         assert weight(model) == -255.0
 
+    @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+    def test_from_a_dataset_of_unknown_length_over_epochs(self):
+        tf = pytest.importorskip("tensorflow")
+        ones = tf.data.Dataset.from_tensor_slices((np.ones((4, 1)), np.ones((4, 1)))).batch(1)
+        model = one_weight()
+        callback = adaptlr.ScheduleLR(powers_of_two)
+        unknown = ones.filter(lambda x, y: True)
+        model.fit(unknown, epochs=2, shuffle=False, verbose=0, callbacks=[callback])
+        assert weight(model) == -255.0
+
     def test_under_a_loss_scale(self):
         optimizer = keras.optimizers.LossScaleOptimizer(
             keras.optimizers.SGD(1.0), initial_scale=2.0

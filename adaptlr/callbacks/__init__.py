@@ -2,8 +2,8 @@
 
 from adaptlr.callbacks.auto import AutoLR
 from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.callbacks.cyclical import CyclicalLR
+from adaptlr.callbacks.cyclical import CyclicalLR, OneCycleLR
 from adaptlr.callbacks.plateau import PlateauLR
 from adaptlr.callbacks.schedule import ScheduleLR
 
-__all__ = ["AutoLR", "CyclicalLR", "LearningRateCallback", "PlateauLR", "ScheduleLR"]
+__all__ = ["AutoLR", "CyclicalLR", "LearningRateCallback", "OneCycleLR", "PlateauLR", "ScheduleLR"]

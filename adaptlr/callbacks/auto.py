@@ -10,6 +10,7 @@ from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
 from adaptlr.controllers import Divergence, Feedback
 from adaptlr.monitor import Mode, Monitor
+from adaptlr.schedules import Constant
 from adaptlr.writers import Writer
 
 __all__ = ["AutoLR"]
@@ -69,6 +70,7 @@ class AutoLR(LearningRateCallback):
         super().__init__(
             Plan(
                 Divergence(feedback),
+                schedule=lambda run: Constant(1.0),  # the scale is the rate itself
                 averaging=True,
                 validation_data=validation_data,
                 known_horizon=horizon == "auto",

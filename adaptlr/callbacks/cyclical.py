@@ -1,37 +1,45 @@
-"""`CyclicalLR`: the rate goes up and down between two bounds."""
+"""`CyclicalLR` and `OneCycleLR`: the rate goes up and down, momentum down and up."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+from adaptlr._checks import refuse
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
-from adaptlr.controllers import Constant
-from adaptlr.schedules import Cyclical
+from adaptlr.controllers import Constant, Run
+from adaptlr.schedules import CosineRestarts, Cyclical, CyclicalMomentum, OneCycle, Schedule
 from adaptlr.writers import Writer
 
-__all__ = ["CyclicalLR"]
+__all__ = ["CyclicalLR", "OneCycleLR"]
 
 
 class CyclicalLR(LearningRateCallback):
-    """Cyclical rates (Smith, arXiv 1506.01186), set before every step.
+    """Cyclical rates (Smith, arXiv 1506.01186), exact at every step.
 
     Args:
         base_lr: Lower bound of the rate, ≥ 0.
         max_lr: Upper bound, > `base_lr`.
         step_size: Steps from one bound to the other, half a cycle, ≥ 1. Smith advises 2 to 10
             epochs' worth.
-        mode: `"triangular"`; `"triangular2"`, which halves the amplitude after each cycle; or
-            `"exp_range"`, which shrinks it by `gamma` every step.
+        mode: `"triangular"`; `"triangular2"`, which halves the amplitude after each cycle;
+            `"exp_range"`, which shrinks it by `gamma` every step; or `"cosine"`, a fall along half
+            a cosine from `max_lr` to `base_lr` in `2 * step_size` steps, then a warm restart
+            (Loshchilov & Hutter, arXiv 1608.03983).
         gamma: Factor of `"exp_range"`, in (0, 1].
+        momentum: Bounds `(high, low)` of the momentum (`beta_1` of Adam and its kin), cycled
+            inversely to the rate as PyTorch does, or None to leave it alone.
+        cycles: Number of cycles after whose end, where the rate is lowest, the training stops, or
+            None to leave the end to `fit`.
         log_dir: Directory for TensorBoard event files, or None.
         writers: More places to log to, see `adaptlr.writers`.
         verbose: 1 prints each decision.
 
     Raises:
-        ValueError: If an argument is outside its range.
+        ValueError: If an argument is outside its range; at the start of training, if momentum is
+            to be cycled and the optimizer has none.
 
     Example:
         >>> import adaptlr
@@ -43,19 +51,120 @@ class CyclicalLR(LearningRateCallback):
         base_lr: float,
         max_lr: float,
         step_size: int,
-        mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
+        mode: Literal["triangular", "triangular2", "exp_range", "cosine"] = "triangular",
         gamma: float = 1.0,
         *,
+        momentum: tuple[float, float] | None = None,
+        cycles: int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
         writers: Sequence[Writer] = (),
         verbose: int = 0,
     ) -> None:
+        modes = ("triangular", "triangular2", "exp_range", "cosine")
+        if mode not in modes:
+            refuse(self, "mode", "one of " + ", ".join(map(repr, modes)), mode)
+        # The triangle stands for the cosine where bounds and period are checked.
+        cycle = Cyclical(
+            base_lr, max_lr, step_size, "triangular" if mode == "cosine" else mode, gamma
+        )
+        schedule: Schedule = cycle
+        if mode == "cosine":
+            if momentum is not None:
+                refuse(self, "momentum", "None with mode='cosine'", momentum)
+            schedule = CosineRestarts(max_lr, 2 * step_size, t_mul=1.0, alpha=base_lr / max_lr)
+        if cycles is not None and (type(cycles) is not int or cycles < 1):
+            refuse(self, "cycles", "an integer >= 1 or None", cycles)
         super().__init__(
             Plan(
-                Constant(),
-                schedule=Cyclical(base_lr, max_lr, step_size, mode, gamma),
+                Constant(stop_after=None if cycles is None else 2 * step_size * cycles),
+                schedule=lambda run: schedule,
+                momentum=_inverse(self, momentum, lambda run: cycle),
             ),
             log_dir=log_dir,
             writers=writers,
             verbose=verbose,
         )
+
+
+class OneCycleLR(LearningRateCallback):
+    """One cycle over the whole run (Smith & Topin, arXiv 1708.07120), exact at every step.
+
+    The rate rises along half a cosine from `max_lr / div_factor` to `max_lr` during `pct_start` of
+    the steps and falls to `max_lr / div_factor / final_div_factor`, while the momentum falls and
+    rises; the numbers are those of PyTorch's `OneCycleLR`.
+
+    Args:
+        max_lr: Highest rate, > 0.
+        total_steps: Steps in the cycle, ≥ 2; None takes those of `fit`.
+        pct_start: Share of the steps in which the rate rises, in (0, 1).
+        div_factor: Highest over first rate, ≥ 1.
+        final_div_factor: First over last rate, ≥ 1.
+        momentum: Bounds `(high, low)` of the momentum (`beta_1` of Adam and its kin), or None to
+            leave it alone.
+        log_dir: Directory for TensorBoard event files, or None.
+        writers: More places to log to, see `adaptlr.writers`.
+        verbose: 1 prints each decision.
+
+    Raises:
+        ValueError: If an argument is outside its range; at the start of training, if momentum is
+            to be cycled and the optimizer has none, or if the number of steps is neither given nor
+            known.
+
+    Example:
+        >>> import adaptlr
+        >>> callback = adaptlr.OneCycleLR(max_lr=0.1)
+    """
+
+    def __init__(
+        self,
+        max_lr: float,
+        total_steps: int | None = None,
+        pct_start: float = 0.3,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        momentum: tuple[float, float] | None = (0.95, 0.85),
+        *,
+        log_dir: str | os.PathLike[str] | None = None,
+        writers: Sequence[Writer] = (),
+        verbose: int = 0,
+    ) -> None:
+        def cycle(run: Run) -> OneCycle:
+            steps = run.last_step if total_steps is None else total_steps
+            if steps is None:
+                raise ValueError(
+                    "OneCycleLR(total_steps=None) takes the number of steps from fit, and the "
+                    "data does not say. Pass total_steps, or steps_per_epoch to fit."
+                )
+            return OneCycle(max_lr, max(2, steps), pct_start, div_factor, final_div_factor)
+
+        # Made once to refuse bad arguments here and not at the first step.
+        OneCycle(
+            max_lr,
+            2 if total_steps is None else total_steps,
+            pct_start,
+            div_factor,
+            final_div_factor,
+        )
+        super().__init__(
+            Plan(Constant(), schedule=cycle, momentum=_inverse(self, momentum, cycle)),
+            log_dir=log_dir,
+            writers=writers,
+            verbose=verbose,
+        )
+
+
+def _inverse(
+    owner: object,
+    momentum: tuple[float, float] | None,
+    cycle: Callable[[Run], Cyclical | OneCycle],
+) -> Callable[[Run], Schedule] | None:
+    if momentum is None:
+        return None
+    try:
+        high, low = momentum
+        ordered = 0.0 < low <= high < 1.0
+    except (TypeError, ValueError):
+        ordered = False
+    if not ordered:
+        refuse(owner, "momentum", "a pair (high, low) with 0 < low <= high < 1, or None", momentum)
+    return lambda run: CyclicalMomentum(cycle(run), base_momentum=low, max_momentum=high)

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from adaptlr.controllers import Controller, Decision, Observation, Run
+from adaptlr.controllers import Constant, Controller, Decision, Observation, Run
 from adaptlr.monitor import Direction
+from adaptlr.schedules import Constant as ConstantRate
 from adaptlr.training.evaluation import TrainingLoss, evaluate
+from adaptlr.training.in_graph import InGraph, compiles_steps
 from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.training.weights import RunningAverage, Snapshot
 from adaptlr.writers import Record, Writer
@@ -24,8 +26,8 @@ class Plan:
 
     Args:
         controller: The closed loop, observation → scale.
-        schedule: The open loop, step → rate, or None for 1 at every step.
-        relative: Whether that is a multiple of the rate the optimizer came with.
+        schedule: The open loop, step → rate, made for the run about to begin.
+        momentum: Step → momentum (`beta_1`), made for the run likewise, or None to leave it alone.
         averaging: Whether to keep a running average of the weights, validate with it, and leave
             the best of it in the model.
         validation_data: Held-out data to evaluate at epoch ends at which `fit` did not.
@@ -33,8 +35,8 @@ class Plan:
     """
 
     controller: Controller
-    schedule: Callable[[int], float] | None = None
-    relative: bool = False
+    schedule: Callable[[Run], Callable[[int], float]]
+    momentum: Callable[[Run], Callable[[int], float]] | None = None
     averaging: bool = False
     validation_data: Any = None
     known_horizon: bool = True
@@ -46,6 +48,10 @@ class ControlLoop:
     Between control points a step costs one comparison. At control points (about ten an epoch, at
     epoch ends, and where the controller asks for one) the training loss is read, the controller
     decides, and the decision is carried out and logged.
+
+    A schedule that no controller scales is known in advance: where the backend compiles the
+    training step, it is compiled in (`InGraph`), exact at every step whatever the callback does.
+    Elsewhere a rate is written before each step at which it differs.
 
     Args:
         plan: What to do.
@@ -85,27 +91,55 @@ class ControlLoop:
         self._epoch_steps = epoch_steps
         self._interval = max(1, epoch_steps // 10) if epoch_steps else 100
         self._average_interval = max(1, min(16, epoch_steps // 8)) if epoch_steps else 16
-        self._step = self._epoch_start = epoch * epoch_steps if epoch_steps else 0
-        self._next_step = self._next_control = self._next_average = self._step
+        self._step = self._first_step(epoch)
+        self._epoch_start = self._next_step = self._next_control = self._next_average = self._step
         self._decision = Decision(scale=1.0)
         self._rate: float | None = None  # the one last written
         self._base = rate.read()
-        self._check_owner = self._warned = False
+        self._check_owner = self._warned = self._closed = False
+        self._counted = 0  # by the optimizer, when the epoch began
         self._snapshot: Snapshot | None = None
         model = synced_model()
         self._loss = TrainingLoss(model)
         self._average = RunningAverage(model, self._step) if plan.averaging else None
-        self._state = plan.controller.init(
-            Run(
-                learning_rate=self._base,
-                steps_per_epoch=epoch_steps,
-                epochs=epochs if plan.known_horizon else None,
-                first_step=self._step,
-                direction=direction,
-            )
+        run = Run(
+            learning_rate=self._base,
+            steps_per_epoch=epoch_steps,
+            epochs=epochs if plan.known_horizon else None,
+            first_step=self._step,
+            direction=direction,
         )
+        self._schedule = plan.schedule(run)
+        self._momentum = None if plan.momentum is None else plan.momentum(run)
+        self._in_graph = self._compile_in(model, run)
+        self._state = plan.controller.init(run)
         self._record("start", f"{owner} takes over from a rate of {self._base:.6g}")
         self._control()
+
+    def _first_step(self, epoch: int) -> int:
+        if self._epoch_steps:
+            return epoch * self._epoch_steps
+        return self._optimizer.steps_counted() if epoch else 0
+
+    def _compile_in(self, model: Any, run: Run) -> InGraph | None:
+        known = run.total_steps is not None and isinstance(self._plan.controller, Constant)
+        if not compiles_steps() or isinstance(self._schedule, ConstantRate):
+            return None
+        if not known:
+            if self._momentum is not None:
+                raise ValueError(
+                    f"{self._owner}(momentum=...) needs to know the number of steps, and the data "
+                    f"does not say; pass steps_per_epoch to fit, or momentum=None."
+                )
+            return None
+        steps = range(run.first_step, run.first_step + (run.total_steps or 0))
+        return InGraph(
+            model,
+            self._optimizer.leaves,
+            self._optimizer.ratios,
+            [self._scheduled(step) for step in steps],
+            None if self._momentum is None else [self._momentum(step) for step in steps],
+        )
 
     # --- what happens in a fit, in this order ----------------------------------------------
 
@@ -115,6 +149,10 @@ class ControlLoop:
             self._average.swap_out()
         self._epoch = epoch
         self._epoch_start = self._step
+        self._closed = False
+        if self._epoch_steps is None:
+            self._synced_model()
+            self._counted = self._optimizer.steps_counted()
         self._loss.reset()
         # Other callbacks have just had their turn at the rate: look once, before it is written.
         self._check_owner = True
@@ -141,12 +179,12 @@ class ControlLoop:
 
     def begin_validation(self) -> None:
         """Puts the averaged weights into the model; they stay until the next epoch begins."""
-        self._step = self._steps_done()
+        self._close_steps()
         self._swap_in()
 
     def end_epoch(self, logs: dict[str, float]) -> None:
         """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
-        self._step = self._steps_done()
+        self._close_steps()
         self._swap_in()
         monitor = self._plan.controller.monitor
         held_out = self._plan.validation_data
@@ -164,6 +202,8 @@ class ControlLoop:
     def finish(self) -> None:
         """Leaves the best averaged weights in the model and closes the log."""
         self._synced_model()
+        if self._in_graph is not None:
+            self._in_graph.remove()
         if self._average is not None:
             self._average.finish()
         self._writer.close()
@@ -209,20 +249,21 @@ class ControlLoop:
             self._synced_model()
             self._optimizer.write(rate)
             self._rate = rate
+        if self._momentum is not None and self._in_graph is None:
+            self._optimizer.write_momentum(self._momentum(self._step))
 
     def _scheduled(self, step: int) -> float:
-        schedule = self._plan.schedule
-        value = 1.0 if schedule is None else float(schedule(step))
+        value = float(self._schedule(step))
         if not (math.isfinite(value) and value >= 0.0):
             raise ValueError(
                 f"{self._owner}(schedule=...) must return a finite rate >= 0 at every step. "
-                f"Received: {value} at step {step} from {schedule!r}"
+                f"Received: {value} at step {step} from {self._schedule!r}"
             )
-        return value * self._base if self._plan.relative else value
+        return value
 
     def _plan_next(self) -> None:
         due = [self._next_control]
-        if self._plan.schedule is not None:
+        if self._in_graph is None and not isinstance(self._schedule, ConstantRate):
             due.append(self._step + 1)
         if self._average is not None:
             due.append(self._next_average)
@@ -230,11 +271,24 @@ class ControlLoop:
 
     # --- small parts -----------------------------------------------------------------------
 
+    def _close_steps(self) -> None:
+        """Counts what the epoch has trained, once, whether validation asks first or its end."""
+        if not self._closed:
+            self._closed = True
+            self._step = self._steps_done()
+
     def _steps_done(self) -> int:
-        """Steps trained when an epoch ends; without a hook at batch ends, from the last begun."""
-        done = self._step + int(self._synced_model().steps_per_execution or 1)
-        steps = self._epoch_steps
-        return done if steps is None else min(done, self._epoch_start + steps)
+        model, begun = self._synced_model(), self._step
+        if self._epoch_steps is not None:
+            done = begun + int(model.steps_per_execution or 1)
+            return min(done, self._epoch_start + self._epoch_steps)
+        # Data of unknown length end in a batch that begins and is not there. The optimizer knows;
+        # and on JAX what was written before that batch is lost.
+        done = self._epoch_start + self._optimizer.steps_counted() - self._counted
+        if done <= begun:
+            self._optimizer.forget()
+            self._rate = None
+        return done
 
     def _take_average(self) -> None:
         if self._average is not None and not self._decision.exploring:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
-from adaptlr.controllers import Plateau
+from adaptlr.controllers import Plateau, Run
 from adaptlr.monitor import Mode, Monitor
-from adaptlr.schedules import Constant, Warmup
+from adaptlr.schedules import Constant, Schedule, Warmup
 from adaptlr.writers import Writer
 
 __all__ = ["PlateauLR"]
@@ -69,11 +69,15 @@ class PlateauLR(LearningRateCallback):
             warmup_steps=warmup_steps,
             restore_best_weights=restore_best_weights,
         )
+
+        def schedule(run: Run) -> Schedule:
+            rate = Constant(run.learning_rate)
+            return Warmup(rate, warmup_steps) if warmup_steps else rate
+
         super().__init__(
             Plan(
                 controller,
-                schedule=Warmup(Constant(1.0), warmup_steps) if warmup_steps else None,
-                relative=True,
+                schedule=schedule,
             ),
             log_dir=log_dir,
             writers=writers,

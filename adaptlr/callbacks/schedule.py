@@ -57,7 +57,7 @@ class ScheduleLR(LearningRateCallback):
         super().__init__(
             Plan(
                 Constant() if controller is None else controller,
-                schedule=schedule,
+                schedule=lambda run: schedule,
             ),
             log_dir=log_dir,
             writers=writers,

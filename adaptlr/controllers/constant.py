@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from adaptlr._checks import require_integer
 from adaptlr.controllers.base import Decision, Observation, Run
 
 __all__ = ["Constant", "ConstantState"]
@@ -18,6 +19,12 @@ class ConstantState:
 class Constant:
     """Leaves the scale at 1, whatever is observed.
 
+    Args:
+        stop_after: Steps after which it ends the training, ≥ 1, or None to train on.
+
+    Raises:
+        ValueError: If that is not a positive integer.
+
     Example:
         >>> from adaptlr.controllers import Observation, Run
         >>> controller = Constant()
@@ -26,7 +33,11 @@ class Constant:
         1.0
     """
 
+    stop_after: int | None = None
     monitor: None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require_integer(self, "stop_after", minimum=1, optional=True)
 
     def init(self, run: Run) -> ConstantState:
         """Returns the empty state."""
@@ -35,5 +46,12 @@ class Constant:
     def update(
         self, state: ConstantState, observation: Observation
     ) -> tuple[ConstantState, Decision]:
-        """Answers scale 1."""
-        return state, Decision(scale=1.0)
+        """Answers scale 1, and stop at the last step."""
+        if self.stop_after is None:
+            return state, Decision(scale=1.0)
+        # Keras looks at the request after the next step, so that one is the last.
+        left = self.stop_after - 1 - observation.step
+        if left > 0:
+            return state, Decision(scale=1.0, next_step=observation.step + left)
+        reason = f"the {self.stop_after} steps that were asked for are done"
+        return state, Decision(scale=1.0, rule="stop", reason=reason, stop=True)

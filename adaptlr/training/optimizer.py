@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-__all__ = ["OptimizerRate"]
+__all__ = ["OptimizerRate", "momentum_name"]
 
 
 class OptimizerRate:
@@ -31,46 +31,76 @@ class OptimizerRate:
     def __init__(self, model: Any) -> None:
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        self._leaves = _innermost(model.optimizer)
-        for leaf in self._leaves:
+        self.leaves = _innermost(model.optimizer)
+        for leaf in self.leaves:
             _require_variable_rate(leaf)
-        rates = [_value(leaf) for leaf in self._leaves]
+        self._rates = [leaf.learning_rate for leaf in self.leaves]
+        rates = [_value(rate) for rate in self._rates]
         largest = max(rates)
         if not (np.isfinite(largest) and largest > 0.0):
             raise ValueError(
                 f"the optimizer's learning rate must be a finite number > 0, so that it can be "
                 f"scaled; compile with a positive one. Received: learning_rate={largest}"
             )
-        self._ratios = [rate / largest for rate in rates]
+        self.ratios = [rate / largest for rate in rates]
         self._written: list[float] | None = None
 
     def read(self) -> float:
         """Returns the largest rate."""
-        return max(_value(leaf) for leaf in self._leaves)
+        return max(_value(rate) for rate in self._rates)
 
     def read_all(self) -> dict[str, float]:
         """Returns each rate under the name that Keras logs it by."""
-        if len(self._leaves) == 1:
-            return {"learning_rate": _value(self._leaves[0])}
-        return {f"learning_rate_{leaf.name}": _value(leaf) for leaf in self._leaves}
+        if len(self.leaves) == 1:
+            return {"learning_rate": _value(self._rates[0])}
+        pairs = zip(self.leaves, self._rates, strict=True)
+        return {f"learning_rate_{leaf.name}": _value(rate) for leaf, rate in pairs}
 
     def write(self, rate: float) -> None:
         """Sets the largest rate, and the others in proportion."""
-        for leaf, ratio in zip(self._leaves, self._ratios, strict=True):
-            leaf.learning_rate.assign(rate * ratio)
-        self._written = [float(np.float32(rate * ratio)) for ratio in self._ratios]
+        for variable, ratio in zip(self._rates, self.ratios, strict=True):
+            variable.assign(rate * ratio)
+        self._written = [rate * ratio for ratio in self.ratios]
+
+    def write_momentum(self, momentum: float) -> None:
+        """Sets the momentum (`beta_1`) where the step is not compiled."""
+        for leaf in self.leaves:
+            setattr(leaf, momentum_name(leaf), momentum)
 
     def changed_by_others(self) -> tuple[float, float] | None:
         """Returns (written, found) if a rate is not the one last written here, else None."""
-        for leaf, written in zip(self._leaves, self._written or (), strict=False):
-            found = _value(leaf)
-            if found != float(np.asarray(written, leaf.learning_rate.dtype)):
+        for variable, written in zip(self._rates, self._written or (), strict=False):
+            found = _value(variable)
+            if found != float(np.asarray(written, variable.dtype)):
                 return written, found
         return None
 
+    def forget(self) -> None:
+        """Stops expecting the rate last written."""
+        self._written = None
+
+    def steps_counted(self) -> int:
+        """Returns how many steps the optimizer has counted."""
+        return max(int(keras.ops.convert_to_numpy(leaf._iterations)) for leaf in self.leaves)
+
     def variables(self) -> set[int]:
         """Returns the ids of the rate variables, which no snapshot brings back."""
-        return {id(leaf.learning_rate) for leaf in self._leaves}
+        return {id(variable) for variable in self._rates}
+
+
+def momentum_name(optimizer: Any) -> str:
+    """Name of the attribute that is an optimizer's momentum.
+
+    Raises:
+        ValueError: If it has none, or was built without the slots for one.
+    """
+    for name in ("beta_1", "momentum"):
+        if getattr(optimizer, name, 0.0) != 0.0:
+            return name
+    raise ValueError(
+        f"{type(optimizer).__name__} has no momentum that could be cycled; compile it with one "
+        f"(for instance SGD(momentum=0.9)), or pass momentum=None to cycle the rate alone."
+    )
 
 
 def _innermost(optimizer: Any) -> list[Any]:
@@ -99,6 +129,6 @@ def _require_variable_rate(optimizer: Any) -> None:
     )
 
 
-def _value(optimizer: Any) -> float:
+def _value(variable: Any) -> float:
     # Under a distribution strategy float(variable) fails; convert_to_numpy reads every kind.
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    return float(keras.ops.convert_to_numpy(variable))

@@ -1,0 +1,113 @@
+"""Rates and momenta that a compiled training step looks up by itself, at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from adaptlr.training.optimizer import momentum_name
+
+__all__ = ["InGraph", "compiles_steps"]
+
+
+def compiles_steps() -> bool:
+    """Whether the backend compiles the training step, and with it what is a Python number."""
+    return bool(keras.backend.backend() != "torch")
+
+
+class InGraph:
+    """Puts tables of rates, and of momenta, into an optimizer's compiled step.
+
+    A callback is asked once for several steps where `steps_per_execution` is above 1, a rate that
+    is written costs a copy of the whole state on JAX, and a momentum is compiled in as a number. A
+    table that the step itself indexes with the optimizer's step counter has none of these faults.
+
+    Nothing is added to the optimizer's variables, so that what is saved meanwhile loads anywhere,
+    with its slots; its configuration shows the numbers that it was compiled with. The compiled
+    step is built anew here and when the tables are taken out. If `fit` is left by an exception,
+    they are taken out when the next `fit` begins.
+
+    Args:
+        model: A compiled, built model.
+        leaves: Its innermost optimizers.
+        ratios: What each one's rate is to the tables'.
+        rates: The rate of each step from now on; the last one holds beyond the end.
+        momenta: The momentum (`beta_1`) of each step, or None to leave it alone.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        leaves: Sequence[Any],
+        ratios: Sequence[float],
+        rates: Sequence[float],
+        momenta: Sequence[float] | None,
+    ) -> None:
+        self._model = model
+        self._leaves = leaves
+        for leaf, ratio in zip(leaves, ratios, strict=True):
+            counter = leaf._iterations
+            table = np.asarray(rates, "float32") * np.float32(ratio)
+            lookup = _Lookup(table, counter, "learning_rate_by_step")
+            leaf.__dict__["_get_current_learning_rate"] = lookup.now
+            if momenta is not None:
+                name = momentum_name(leaf)
+                _put_momentum(leaf, name, _Lookup(np.asarray(momenta, "float32"), counter, name))
+        build = model.make_train_function
+
+        def build_without_tables(force: bool = False) -> Any:
+            self.remove()
+            return build(force=True)
+
+        model.__dict__["make_train_function"] = build_without_tables
+        build(force=True)
+
+    def remove(self) -> None:
+        """Takes the tables out; the next `fit` compiles its step without them."""
+        for leaf in self._leaves:
+            for name in ("_get_current_learning_rate", "get_config", "_adaptlr_momentum"):
+                value = leaf.__dict__.pop(name, None)
+                if name == "_adaptlr_momentum" and value is not None:
+                    leaf.__dict__[value[0]] = value[1]
+        self._model.__dict__.pop("make_train_function", None)
+        self._model.train_function = None
+
+
+def _put_momentum(leaf: Any, name: str, lookup: _Lookup) -> None:
+    # Through __dict__: as an attribute Keras would track it as one of the optimizer's variables.
+    compiled_with, get_config = float(getattr(leaf, name)), leaf.get_config
+    leaf.__dict__["_adaptlr_momentum"] = (name, compiled_with)
+    leaf.__dict__[name] = lookup
+    leaf.__dict__["get_config"] = lambda: {**get_config(), name: compiled_with}
+
+
+class _Lookup(keras.Variable):  # type: ignore[misc]
+    """A number that depends on a counter; a variable only for how optimizers convert numbers.
+
+    Keras' optimizers ask `if momentum != 0` while the step is traced: a tensor cannot answer that.
+    """
+
+    def __init__(self, table: np.ndarray[Any, Any], counter: Any, name: str) -> None:
+        self._table, self._counter = table, counter
+        self._first = int(keras.ops.convert_to_numpy(counter))
+        super().__init__(table[0], dtype="float32", trainable=False, name=name)
+
+    def now(self) -> Any:
+        index = keras.ops.subtract(keras.ops.cast(self._counter, "int32"), self._first)
+        index = keras.ops.clip(index, 0, len(self._table) - 1)
+        return keras.ops.take(keras.ops.convert_to_tensor(self._table), index)
+
+    @property
+    def value(self) -> Any:
+        return self.now() if hasattr(self, "_value") else None
+
+    def __ne__(self, other: object) -> bool:
+        return True
+
+    def __gt__(self, other: object) -> bool:
+        return True
+
+    __hash__ = keras.Variable.__hash__
