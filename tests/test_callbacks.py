@@ -171,6 +171,21 @@ class TestPlateauLR:
         assert histories[1] == histories[0]
         assert histories[1][-1] < 1.0
 
+    @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+    def test_cuts_on_data_of_unknown_length_too(self):
+        tf = pytest.importorskip("tensorflow")
+        ones = tf.data.Dataset.from_tensor_slices((np.ones((4, 1)), np.ones((4, 1)))).batch(1)
+        callback = adaptlr.PlateauLR("score", mode="min", patience=1, factor=0.5)
+        model = one_weight()
+        model.fit(
+            ones.filter(lambda x, y: True),
+            epochs=3,
+            shuffle=False,
+            verbose=0,
+            callbacks=[Metrics("score", [1.0, 1.0, 1.0]), callback],
+        )
+        assert weight(model) == -(4 + 4 + 2)
+
     def test_warmup_rises_to_the_rate_of_the_optimizer(self):
         model = one_weight()
         model.fit(**steps(6), callbacks=[adaptlr.PlateauLR(monitor="loss", warmup_steps=4)])

@@ -23,9 +23,10 @@ class LearningRateCallback(keras.callbacks.Callback):
     bound to one `fit` lives in a `ControlLoop`, made anew each time, so a callback can be used
     again.
 
-    Of the batch hooks only `on_train_batch_begin` is used, never its counterpart at the end: so
-    Keras keeps reading metrics off the main thread on JAX and PyTorch, and a callback passed bare
-    instead of in a list acts in order all the same.
+    Rates are set in `on_train_batch_begin`, which Keras calls in order and on the main thread even
+    where a callback is passed bare instead of in a list. The hook at the end of batches only
+    counts and is declared safe for threads, so that Keras goes on reading metrics off the main
+    thread on JAX and PyTorch.
 
     Args:
         plan: The open loop, the closed loop, and what surrounds them.
@@ -33,6 +34,8 @@ class LearningRateCallback(keras.callbacks.Callback):
         writers: More places to log to.
         verbose: 1 prints each decision, 0 none.
     """
+
+    async_safe = True
 
     def __init__(
         self,
@@ -70,6 +73,11 @@ class LearningRateCallback(keras.callbacks.Callback):
         loop = self._loop
         if loop is not None and loop.advance(batch):
             loop.act()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Counts, for data that do not say how many batches they hold."""
+        if self._loop is not None:
+            self._loop.ended(batch)
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Lets `fit` validate the averaged weights, if they are averaged."""

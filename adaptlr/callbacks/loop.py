@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -96,8 +97,8 @@ class ControlLoop:
         self._decision = Decision(scale=1.0)
         self._rate: float | None = None  # the one last written
         self._base = rate.read()
-        self._check_owner = self._warned = self._closed = False
-        self._counted = 0  # by the optimizer, when the epoch began
+        self._check_owner = self._warned = self._write_lost = False
+        self._ended: deque[int] = deque(maxlen=64)
         self._snapshot: Snapshot | None = None
         model = synced_model()
         self._loss = TrainingLoss(model)
@@ -149,10 +150,7 @@ class ControlLoop:
             self._average.swap_out()
         self._epoch = epoch
         self._epoch_start = self._step
-        self._closed = False
-        if self._epoch_steps is None:
-            self._synced_model()
-            self._counted = self._optimizer.steps_counted()
+        self._ended.clear()
         self._loss.reset()
         # Other callbacks have just had their turn at the rate: look once, before it is written.
         self._check_owner = True
@@ -162,6 +160,10 @@ class ControlLoop:
         """Counts a step of the epoch about to be trained; True if it is due for something."""
         self._step = self._epoch_start + batch
         return self._step >= self._next_step
+
+    def ended(self, batch: int) -> None:
+        """Notes that a batch was trained; may be called from any thread, in any order."""
+        self._ended.append(batch)
 
     def act(self) -> None:
         """Does what is due at this step."""
@@ -179,12 +181,11 @@ class ControlLoop:
 
     def begin_validation(self) -> None:
         """Puts the averaged weights into the model; they stay until the next epoch begins."""
-        self._close_steps()
         self._swap_in()
 
     def end_epoch(self, logs: dict[str, float]) -> None:
         """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
-        self._close_steps()
+        self._step = self._steps_done()
         self._swap_in()
         monitor = self._plan.controller.monitor
         held_out = self._plan.validation_data
@@ -245,10 +246,10 @@ class ControlLoop:
 
     def _apply_rate(self) -> None:
         rate = self._decision.scale * self._scheduled(self._step)
-        if rate != self._rate:
+        if rate != self._rate or self._write_lost:
             self._synced_model()
             self._optimizer.write(rate)
-            self._rate = rate
+            self._rate, self._write_lost = rate, False
         if self._momentum is not None and self._in_graph is None:
             self._optimizer.write_momentum(self._momentum(self._step))
 
@@ -271,24 +272,17 @@ class ControlLoop:
 
     # --- small parts -----------------------------------------------------------------------
 
-    def _close_steps(self) -> None:
-        """Counts what the epoch has trained, once, whether validation asks first or its end."""
-        if not self._closed:
-            self._closed = True
-            self._step = self._steps_done()
-
     def _steps_done(self) -> int:
-        model, begun = self._synced_model(), self._step
+        """Steps trained when an epoch ends."""
         if self._epoch_steps is not None:
-            done = begun + int(model.steps_per_execution or 1)
+            done = self._step + int(self._synced_model().steps_per_execution or 1)
             return min(done, self._epoch_start + self._epoch_steps)
-        # Data of unknown length end in a batch that begins and is not there. The optimizer knows;
-        # and on JAX what was written before that batch is lost.
-        done = self._epoch_start + self._optimizer.steps_counted() - self._counted
-        if done <= begun:
-            self._optimizer.forget()
-            self._rate = None
-        return done
+        # Data of unknown length end in a batch that begins and is not there. Neither the last
+        # begun tells, nor the optimizer, whose counter TensorFlow may have raised all the same.
+        # On JAX what was written before that batch is lost.
+        self._optimizer.forget()
+        self._write_lost = True
+        return self._epoch_start + max(self._ended, default=-1) + 1
 
     def _take_average(self) -> None:
         if self._average is not None and not self._decision.exploring:
