@@ -114,6 +114,14 @@ def test_validation_inside_fit_measures_averaged_weights_and_training_goes_on_fr
         assert any(not np.array_equal(a, b) for a, b in zip(averaged, raw, strict=True))
 
 
+@pytest.mark.parametrize("epochs", [8, 20])
+def test_batch_norm_validates_well_from_the_first_epochs(epochs):
+    """Averaged statistics are those of the latest batches: finite, and of use at once."""
+    _, history = fit(adaptlr.AutoLR(), layers=[keras.layers.BatchNormalization()], epochs=epochs)
+    assert np.isfinite(history["val_loss"]).all()
+    assert max(history["val_accuracy"][:5]) > 0.9
+
+
 def test_own_validation_data_stands_in_for_that_of_fit():
     callback = adaptlr.AutoLR(validation_data=blobs(90, seed=0))
     _, history = fit(callback, validation_data=None)

@@ -364,6 +364,21 @@ def test_scalars_are_logged_at_control_points_and_epoch_ends():
     assert {"epoch/loss", "epoch/learning_rate"} <= set().union(*(s for _, s in writer.scalars))
 
 
+def test_the_loss_at_an_epoch_end_is_that_of_training_whether_or_not_it_was_validated():
+    ones = np.ones((30, 1), "float32")
+    for validation in (None, (-100.0 * ones, ones)):
+        writer = MemoryWriter()
+        one_weight().fit(
+            **steps(20),
+            epochs=2,
+            validation_data=validation,
+            callbacks=[adaptlr.ScheduleLR(Constant(0.5), writers=[writer])],
+        )
+        losses = {step: s["loss"] for step, s in writer.scalars if "loss" in s}
+        assert losses[20] == pytest.approx(-9.25)  # steps 18 and 19, at -9 and -9.5
+        assert losses[22] == pytest.approx(-10.25)
+
+
 def test_verbose_prints_the_decisions(capsys):
     feed = Metrics("score", [1.0, 1.0])
     callback = adaptlr.PlateauLR("score", mode="min", patience=1, verbose=1)

@@ -92,13 +92,14 @@ class ControlLoop:
         self._epoch_steps = epoch_steps
         self._interval = max(1, epoch_steps // 10) if epoch_steps else 100
         self._average_interval = max(1, min(16, epoch_steps // 8)) if epoch_steps else 16
-        self._step = self._first_step(epoch)
+        self._step = self._begun = self._first_step(epoch)
         self._epoch_start = self._next_step = self._next_control = self._next_average = self._step
         self._decision = Decision(scale=1.0)
         self._rate: float | None = None  # the one last written
         self._base = rate.read()
         self._check_owner = self._warned = self._write_lost = False
         self._ended: deque[int] = deque(maxlen=64)
+        self._epoch_loss: float | None = None  # of the steps before validation
         self._snapshot: Snapshot | None = None
         model = synced_model()
         self._loss = TrainingLoss(model)
@@ -115,7 +116,7 @@ class ControlLoop:
         self._in_graph = self._compile_in(model, run)
         self._state = plan.controller.init(run)
         self._record("start", f"{owner} takes over from a rate of {self._base:.6g}")
-        self._control()
+        self._control(None)
 
     def _first_step(self, epoch: int) -> int:
         if self._epoch_steps:
@@ -151,6 +152,7 @@ class ControlLoop:
         self._epoch = epoch
         self._epoch_start = self._step
         self._ended.clear()
+        self._epoch_loss = None
         self._loss.reset()
         # Other callbacks have just had their turn at the rate: look once, before it is written.
         self._check_owner = True
@@ -158,7 +160,7 @@ class ControlLoop:
 
     def advance(self, batch: int) -> bool:
         """Counts a step of the epoch about to be trained; True if it is due for something."""
-        self._step = self._epoch_start + batch
+        self._step = self._begun = self._epoch_start + batch
         return self._step >= self._next_step
 
     def ended(self, batch: int) -> None:
@@ -174,17 +176,23 @@ class ControlLoop:
             self._next_average = self._step + self._average_interval
             self._take_average()
         if self._step >= self._next_control:
-            self._control()
+            self._synced_model()
+            self._control(self._loss.read())
         else:
             self._apply_rate()
             self._plan_next()
 
     def begin_validation(self) -> None:
         """Puts the averaged weights into the model; they stay until the next epoch begins."""
+        # Validation resets the metrics, and runs them for itself.
+        self._synced_model()
+        self._epoch_loss = self._loss.read()
         self._swap_in()
 
     def end_epoch(self, logs: dict[str, float]) -> None:
         """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
+        self._synced_model()
+        loss = self._loss.read() if self._epoch_loss is None else self._epoch_loss
         self._step = self._steps_done()
         self._swap_in()
         monitor = self._plan.controller.monitor
@@ -197,7 +205,7 @@ class ControlLoop:
         )
         if self._average is not None:
             self._average.swap_out()
-        self._control(epoch_end=True, monitored=self._monitored(logs))
+        self._control(loss, self._monitored(logs), epoch_end=True)
         self._swap_in()
 
     def finish(self) -> None:
@@ -211,9 +219,11 @@ class ControlLoop:
 
     # --- the loop --------------------------------------------------------------------------
 
-    def _control(self, *, epoch_end: bool = False, monitored: float | None = None) -> None:
+    def _control(
+        self, loss: float | None, monitored: float | None = None, *, epoch_end: bool = False
+    ) -> None:
         self._require_ownership()
-        step, loss = self._step, self._loss.read()
+        step = self._step
         observation = Observation(step, self._epoch, epoch_end, self._rate, loss, monitored)
         self._state, decision = self._plan.controller.update(self._state, observation)
         self._decision = decision
@@ -275,7 +285,7 @@ class ControlLoop:
     def _steps_done(self) -> int:
         """Steps trained when an epoch ends."""
         if self._epoch_steps is not None:
-            done = self._step + int(self._synced_model().steps_per_execution or 1)
+            done = self._begun + int(self._synced_model().steps_per_execution or 1)
             return min(done, self._epoch_start + self._epoch_steps)
         # Data of unknown length end in a batch that begins and is not there. Neither the last
         # begun tells, nor the optimizer, whose counter TensorFlow may have raised all the same.
@@ -290,10 +300,13 @@ class ControlLoop:
             self._average.update(self._step)
 
     def _swap_in(self) -> None:
-        if self._average is not None and not self._average.swapped:
+        if self._average is None or self._average.swapped:
+            return
+        if self._epoch_steps is not None:  # else the count may lag behind until the epoch ends
+            self._step = self._steps_done()
             self._take_average()
-            self._synced_model()
-            self._average.swap_in()
+        self._synced_model()
+        self._average.swap_in()
 
     def _monitored(self, logs: dict[str, float]) -> float | None:
         monitor = self._plan.controller.monitor

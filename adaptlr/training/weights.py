@@ -60,7 +60,7 @@ class RunningAverage:
         self._variables = [
             v for v in model_variables(model) if keras.backend.is_float_dtype(v.dtype)
         ]
-        self._momenta = _statistics_momenta(model)
+        self._momenta, self._variances = _batch_statistics(model)
         self._gamma = gamma
         self._raw: list[Any] | None = None
         self._best: list[Any] | None = None
@@ -83,7 +83,8 @@ class RunningAverage:
         recent = {}
         for key, now in statistics.items():
             kept = self._momenta[key] ** (step - self._step)
-            recent[key] = (now - kept * self._statistics[key]) / (1.0 - kept)
+            mean = (now - kept * self._statistics[key]) / (1.0 - kept)
+            recent[key] = keras.ops.maximum(mean, 0.0) if key in self._variances else mean
         present = [recent.get(id(v), v) for v in self._variables]
         self._values = [
             average + weight * (keras.ops.stop_gradient(value) - average)
@@ -133,13 +134,16 @@ def _write(variables: Sequence[Any], values: Sequence[Any]) -> None:
         variable.assign(keras.ops.copy(value))
 
 
-def _statistics_momenta(model: Any) -> dict[int, float]:
-    """Momentum of each batch-norm statistic, by the id of its variable."""
-    layers = model._flatten_layers(include_self=False)
-    normalizers = [x for x in layers if isinstance(x, keras.layers.BatchNormalization)]
-    return {
+def _batch_statistics(model: Any) -> tuple[dict[int, float], set[int]]:
+    """Momentum of each batch-norm statistic by the id of its variable; ids of the variances."""
+    layers = [
+        layer
+        for layer in model._flatten_layers(include_self=False)
+        if isinstance(layer, keras.layers.BatchNormalization) and 0.0 < layer.momentum < 1.0
+    ]
+    momenta = {
         id(variable): float(layer.momentum)
-        for layer in normalizers
+        for layer in layers
         for variable in (layer.moving_mean, layer.moving_variance)
-        if 0.0 < layer.momentum < 1.0
     }
+    return momenta, {id(layer.moving_variance) for layer in layers}
