@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
 from adaptlr.controllers import Plateau, Run
-from adaptlr.monitor import Mode, Monitor
+from adaptlr.monitor import Mode, Monitor, Threshold
 from adaptlr.schedules import Constant, Schedule, Warmup
 from adaptlr.writers import Writer
 
@@ -27,12 +27,23 @@ class PlateauLR(LearningRateCallback):
         patience: Epochs without improvement before a cut, ≥ 0.
         verbose: 1 prints each decision.
         mode: `"min"`, `"max"`, or `"auto"` for the direction the metric is known by.
-        min_delta: Smallest change that counts as an improvement, ≥ 0.
-        cooldown: Epochs after a cut in which none is counted, ≥ 0.
+        min_delta: Smallest change that counts as an improvement, ≥ 0, in the unit that `threshold`
+            names.
+        cooldown: Epochs from a cut to the first that counts again, ≥ 0: as in Keras, a cooldown of
+            n leaves n - 1 epochs uncounted, and 0 and 1 leave none.
         min_lr: Lower bound of the rate, ≥ 0.
         warmup_steps: Steps over which the rate first rises linearly from zero to the optimizer's
             rate; epochs that end in it are not counted.
-        restore_best_weights: Go back to the best epoch's weights and optimizer slots at a cut.
+        restore_best_weights: Go back to the best epoch's weights and optimizer slots at a cut, and
+            where `stop` ends the training.
+        threshold: Unit of `min_delta`: `"absolute"`, that of the metric, as in Keras;
+            `"relative"`, the size of the best value, as PyTorch's `"rel"`; `"noise"`, standard
+            deviations of the metric's own noise from epoch to epoch, of which 0.5 to 1 is a fair
+            `min_delta`.
+        smoothing: Weight in [0, 1) of the past in a moving average of the metric; the averaged
+            values are judged. 0 judges each value as it is.
+        stop: End the training at a plateau that a cut cannot help: when nothing has improved since
+            the last cut, or when the rate is already at `min_lr`.
         log_dir: Directory for TensorBoard event files, or None.
         writers: More places to log to, see `adaptlr.writers`.
 
@@ -57,17 +68,21 @@ class PlateauLR(LearningRateCallback):
         warmup_steps: int = 0,
         restore_best_weights: bool = False,
         *,
+        threshold: Threshold = "absolute",
+        smoothing: float = 0.0,
+        stop: bool = False,
         log_dir: str | os.PathLike[str] | None = None,
         writers: Sequence[Writer] = (),
     ) -> None:
         controller = Plateau(
-            monitor=Monitor(monitor, mode, min_delta),
+            monitor=Monitor(monitor, mode, min_delta, threshold, smoothing),
             factor=factor,
             patience=patience,
             cooldown=cooldown,
             min_lr=min_lr,
             warmup_steps=warmup_steps,
             restore_best_weights=restore_best_weights,
+            stop=stop,
         )
 
         def schedule(run: Run) -> Schedule:

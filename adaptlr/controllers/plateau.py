@@ -19,6 +19,7 @@ class PlateauState:
     wait: int = 0
     cooldown: int = 0
     monitor: MonitorState = field(default_factory=MonitorState)
+    fruitless: bool = False  # nothing has improved since the last cut
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,21 @@ class Plateau:
     waiting begins in the epoch in which the cooldown reaches zero. Once the rate is at `min_lr`
     no cut is made or reported. Unlike Keras, a NaN does not become the best value.
 
+    What counts as an improvement is the monitor's affair: its `threshold` may be absolute,
+    relative or in units of the metric's noise, and it may smooth.
+
     Args:
         monitor: The metric and its threshold.
         factor: What a cut multiplies the rate by, in (0, 1).
         patience: Epochs without improvement before a cut, ≥ 0; 0 and 1 both cut at the first.
-        cooldown: Epochs after a cut during which nothing is counted, ≥ 0.
+        cooldown: Epochs from a cut to the first that counts again, ≥ 0: a cooldown of n leaves
+            n - 1 epochs uncounted, and 0 and 1 leave none.
         min_lr: Lower bound of the rate, ≥ 0.
         warmup_steps: Steps at the start during which epochs are not counted, ≥ 0.
-        restore_best_weights: Go back to the best epoch's weights and optimizer slots at a cut.
+        restore_best_weights: Go back to the best epoch's weights and optimizer slots at a cut, and
+            where `stop` ends the training.
+        stop: End the training at a plateau that a cut cannot help: when nothing has improved since
+            the last cut, or when the rate is already at `min_lr`.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -62,6 +70,7 @@ class Plateau:
     min_lr: float = 0.0
     warmup_steps: int = 0
     restore_best_weights: bool = False
+    stop: bool = False
 
     def __post_init__(self) -> None:
         require_number(self, "factor", above=0.0, below=1.0)
@@ -86,26 +95,50 @@ class Plateau:
         monitor, improved = self.monitor.update(state.monitor, value)
         state = replace(state, monitor=monitor, cooldown=cooldown, wait=waited)
         if improved:
-            state = replace(state, wait=0)
+            state = replace(state, wait=0, fruitless=False)
             return state, Decision(scale=state.scale, snapshot=self.restore_best_weights)
         if cooldown:
             return state, Decision(scale=state.scale)
         state = replace(state, wait=state.wait + 1)
         rate = observation.learning_rate
-        if state.wait < self.patience or rate is None or single(rate) <= single(self.min_lr):
+        if state.wait < self.patience or rate is None:
             return state, Decision(scale=state.scale)
+        if single(rate) <= single(self.min_lr):
+            return self._end(state, f"the rate is at min_lr ({self.min_lr:g})")
+        if self.stop and state.fruitless:
+            return self._end(state, "the last cut brought no improvement")
         return self._cut(state, rate)
 
     def _cut(self, state: PlateauState, rate: float) -> tuple[PlateauState, Decision]:
         # The bound is on the rate and not on the scale: a schedule may be below the scale.
         scale = state.scale * max(self.factor, self.min_lr / rate)
-        best = "no finite value yet" if state.monitor.best is None else f"{state.monitor.best:.6g}"
-        reason = (
-            f"{self.monitor.name} has not improved on its best ({best}) for {state.wait} "
-            f"epoch{'s' * (state.wait != 1)}: rate × {scale / state.scale:.3g}"
+        decision = Decision(
+            scale=scale,
+            rule="plateau",
+            reason=self._reason(state, f"rate × {scale / state.scale:.3g}"),
+            restore=self._restores(state),
         )
-        restore = self.restore_best_weights and state.monitor.best is not None
-        if restore:
-            reason += ", back to the weights of the best epoch"
-        state = replace(state, scale=scale, cooldown=self.cooldown, wait=0)
-        return state, Decision(scale=scale, rule="plateau", reason=reason, restore=restore)
+        state = replace(state, scale=scale, cooldown=self.cooldown, wait=0, fruitless=True)
+        return state, decision
+
+    def _end(self, state: PlateauState, why: str) -> tuple[PlateauState, Decision]:
+        if not self.stop:
+            return state, Decision(scale=state.scale)
+        return state, Decision(
+            scale=state.scale,
+            rule="stop",
+            reason=self._reason(state, f"{why}, so the training ends"),
+            restore=self._restores(state),
+            stop=True,
+        )
+
+    def _restores(self, state: PlateauState) -> bool:
+        return self.restore_best_weights and state.monitor.best is not None
+
+    def _reason(self, state: PlateauState, consequence: str) -> str:
+        best = "no finite value yet" if state.monitor.best is None else f"{state.monitor.best:.6g}"
+        back = ", back to the weights of the best epoch" if self._restores(state) else ""
+        return (
+            f"{self.monitor.name} has not improved on its best ({best}) for {state.wait} "
+            f"epoch{'s' * (state.wait != 1)}: {consequence}{back}"
+        )

@@ -1,0 +1,318 @@
+"""Five ways to set the learning rate of one small network, side by side.
+
+The network learns scikit-learn's handwritten digits with Adam. Weights and batch order are the
+same for each method; a control split drives every decision, the test split is used once a run.
+
+    python examples/digits.py                            # one seed, every decision explained
+    python examples/digits.py --seeds 0 1 2 --markdown   # the table of the README
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from sklearn.datasets import load_digits
+
+import adaptlr
+
+TRAIN, CONTROL = 1000, 300  # of 1797 images; the other 497 are the test split
+BATCH = 50  # 20 steps an epoch: small enough to see the rate act within one
+WIDTH = 16  # channels; more learns these 8x8 images no better
+EPOCHS = 20  # all methods have stopped improving by then
+STANDARD = 0.001  # the rate of Adam in Keras, good for this network
+TOO_LOW, TOO_HIGH = 1e-6, 1.0  # rates at which this network learns nothing
+
+
+@dataclass(frozen=True)
+class Method:
+    """A rate to compile with, and how to make the callback that takes it from there."""
+
+    title: str
+    folder: str
+    rate: float
+    callback: partial
+    colour: str
+
+
+METHODS = [
+    Method(
+        "constant",
+        "constant",
+        STANDARD,
+        partial(adaptlr.ScheduleLR, adaptlr.schedules.Constant(STANDARD)),  # logs, changes nothing
+        "#7a7a7a",
+    ),
+    Method(
+        "PlateauLR",
+        "plateau",
+        10 * STANDARD,  # it only lowers, so it starts high
+        partial(adaptlr.PlateauLR, factor=0.3, patience=2),  # Keras' patience of 10 is half a run
+        "#d98200",
+    ),
+    Method(
+        "CyclicalLR",
+        "cyclical",
+        STANDARD,
+        partial(  # a decade around the standard rate, half a cycle in two epochs as Smith advises
+            adaptlr.CyclicalLR, 0.0003, 0.003, step_size=2 * TRAIN // BATCH, mode="triangular2"
+        ),
+        "#2a9d6f",
+    ),
+    Method("AutoLR from 1e-6", "auto", TOO_LOW, partial(adaptlr.AutoLR), "#2457c5"),
+    Method("AutoLR from 1.0", "auto_from_1", TOO_HIGH, partial(adaptlr.AutoLR), "#8fb4f5"),
+]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run left behind: every series is a list of (step, value)."""
+
+    method: Method
+    rates: list
+    losses: list
+    accuracies: list
+    decisions: list
+    settled: float
+    test: float
+
+    @property
+    def best(self):
+        """Best control accuracy of the run."""
+        return max(value for _, value in self.accuracies)
+
+    def steps_to(self, target):
+        """Step of the first epoch end at which the control accuracy was `target`, or None."""
+        return next((step for step, value in self.accuracies if value >= target), None)
+
+
+def load_splits(seed):
+    """Returns (x, y) of the train, control and test split."""
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(seed).permutation(len(images))
+    images = (images[order].reshape(-1, 8, 8, 1) / 16.0).astype("float32")
+    cuts = [TRAIN, TRAIN + CONTROL]
+    return list(zip(np.split(images, cuts), np.split(labels[order], cuts), strict=True))
+
+
+def build_model(rate):
+    """Three convolutions with batch norm, halving 8x8 to 4x4 and 2x2."""
+    layers = [keras.Input((8, 8, 1))]
+    for stride in (1, 2, 2):
+        layers += [
+            keras.layers.Conv2D(WIDTH, 3, stride, padding="same", use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+        ]
+    layers += [keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")]
+    model = keras.Sequential(layers)
+    optimizer = keras.optimizers.Adam(rate)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """One line a method; where the output is not a terminal it appears when the run is over."""
+
+    def __init__(self, title, console):
+        super().__init__()
+        columns = [f"{title:16}", BarColumn(16), TextColumn("{task.description}")]
+        self.progress = Progress(*map(_column, columns), console=console)
+
+    def on_train_begin(self, logs=None):
+        self.task = self.progress.add_task("compiling", total=self.params["epochs"])
+        self.progress.start()
+
+    def on_epoch_end(self, epoch, logs=None):
+        line = (
+            f"epoch {epoch + 1:2}/{self.params['epochs']}  "
+            f"rate {logs['learning_rate']:.1e}  control {logs['val_accuracy']:.1%}"
+        )
+        self.progress.update(self.task, completed=epoch + 1, description=line)
+
+    def on_train_end(self, logs=None):
+        self.progress.stop()
+
+
+def _column(column):
+    return TextColumn(column) if isinstance(column, str) else column
+
+
+def run(method, seed, epochs, log_dir, console):
+    """Trains with one method and evaluates the test split, once."""
+    train, control, test = load_splits(seed)
+    keras.utils.set_random_seed(seed)
+    model = build_model(method.rate)
+    memory = adaptlr.writers.MemoryWriter()
+    callback = method.callback(log_dir=log_dir, writers=[memory])
+    model.fit(
+        *train,
+        validation_data=control,
+        batch_size=BATCH,
+        epochs=epochs,
+        callbacks=[callback, ProgressBar(method.title, console)],
+        verbose=0,
+    )
+    rates = series(memory, "learning_rate")
+    settled = getattr(callback, "learning_rate", None)
+    return Result(
+        method,
+        rates,
+        series(memory, "epoch/val_loss"),
+        series(memory, "epoch/val_accuracy"),
+        callback.decisions,
+        rates[-1][1] if settled is None else settled,
+        model.evaluate(*test, batch_size=len(test[0]), verbose=0, return_dict=True)["accuracy"],
+    )
+
+
+def series(memory, tag):
+    """Returns what was logged under a tag, as (step, value)."""
+    return [(step, values[tag]) for step, values in memory.scalars if tag in values]
+
+
+def spread(values, form):
+    """Formats one value, or the mean and the range of several; None is a run without a value."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return "never"
+    text = form(sum(known) / len(known))
+    if len(values) > 1:
+        text += f" ({form(min(known))} to {form(max(known))})"
+    return text if len(known) == len(values) else f"{text}, {len(known)} of {len(values)} runs"
+
+
+HEADINGS = ["method", "control", "test", "steps", "epochs", "rate"]
+
+
+def rows(results):
+    """The table's rows: one a method, over all seeds."""
+    targets = [r.best for r in results[METHODS[0].folder]]
+    for runs in results.values():
+        yield [
+            runs[0].method.title,
+            spread([r.best for r in runs], "{:.1%}".format),
+            spread([r.test for r in runs], "{:.1%}".format),
+            spread([r.steps_to(t) for r, t in zip(runs, targets, strict=True)], "{:.0f}".format),
+            spread([len(r.losses) for r in runs], "{:.0f}".format),
+            spread([r.settled for r in runs], "{:.2g}".format),
+        ]
+
+
+def notes(seeds):
+    """What the columns mean, and where the figures come from."""
+    backend = keras.backend.backend()
+    device = "GPU" if "cpu" not in str(keras.ops.zeros(1).device).lower() else "CPU"
+    count = f"{len(seeds)} seeds: mean (lowest to highest)" if len(seeds) > 1 else "1 seed"
+    package = {"tensorflow": "tensorflow_cpu", "jax": "jax", "torch": "torch"}[backend]
+    return (
+        "control: best accuracy on the control split; test: accuracy of the weights that fit "
+        "leaves, measured once; steps: until the control accuracy reaches the best of the "
+        "constant run; rate: the one AutoLR settled on, for the others the last.\n"
+        f"{count}; {device}, {os.cpu_count()} cores; Python {platform.python_version()}, "
+        f"Keras {keras.__version__}, {backend} {version(package)}, adaptlr {adaptlr.__version__}."
+    )
+
+
+def draw(results, path):
+    """Rate over time under validation loss over time, AutoLR's decisions marked."""
+    figure = Figure(figsize=(9, 6.2), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    for result in results:
+        style = {
+            "color": result.method.colour,
+            "linewidth": 2.4 if result.method.folder == "auto" else 1.4,
+            "linestyle": "--" if result.method.folder == "auto_from_1" else "-",
+            "label": result.method.title,
+        }
+        top.plot(*zip(*result.losses, strict=True), **style)
+        bottom.plot(*zip(*result.rates, strict=True), drawstyle="steps-post", **style)
+    auto = next(r for r in results if r.method.folder == "auto")
+    names = {"settle": "rate found", "cool": "cool-down", "stop": "stop", "diverged": "restore"}
+    for decision in auto.decisions:
+        if decision.rule in names:
+            for axes in (top, bottom):
+                axes.axvline(decision.step, color=auto.method.colour, linewidth=0.7, alpha=0.5)
+            top.annotate(
+                names[decision.rule],
+                (decision.step, 1.01),
+                xycoords=("data", "axes fraction"),
+                ha="right" if decision.rule == "stop" else "left",
+                color=auto.method.colour,
+                fontsize=9,
+            )
+    top.set(yscale="log", ylabel="validation loss")
+    bottom.set(yscale="log", ylabel="learning rate", xlabel="training step")
+    top.legend(frameon=False, fontsize=9, loc="lower left")
+    for axes in (top, bottom):
+        axes.grid(alpha=0.2, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def table(title, headings, cells):
+    """A rich table whose last column takes the room that is left."""
+    shown = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in headings:
+        shown.add_column(heading, overflow="fold")
+    for row in cells:
+        shown.add_row(*row)
+    return shown
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, default=Path("tensorboard_logs/digits"))
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown too")
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 110)
+
+    results = {method.folder: [] for method in METHODS}
+    for seed in options.seeds:
+        console.print(
+            f"\nseed {seed}: {len(METHODS)} methods, at most {options.epochs} epochs each"
+        )
+        for method in METHODS:
+            log_dir = options.out / method.folder
+            if len(options.seeds) > 1:
+                log_dir = log_dir / f"seed_{seed}"
+            shutil.rmtree(log_dir, ignore_errors=True)  # or a rerun piles up in TensorBoard
+            results[method.folder].append(run(method, seed, options.epochs, log_dir, console))
+
+    lines = list(rows(results))
+    console.print()
+    console.print(table("Result", HEADINGS, lines))
+    console.print(notes(options.seeds), style="dim", highlight=False)
+    auto = results["auto"][0]
+    moves = [(str(d.step), f"{d.learning_rate:.3g}", d.rule, d.reason) for d in auto.decisions]
+    console.print()
+    console.print(table("Every move of AutoLR from 1e-6", ["step", "rate", "rule", "why"], moves))
+    picture = options.out / "digits.png"
+    draw([runs[0] for runs in results.values()], picture)
+    console.print(f"\npicture:     {picture}", highlight=False, soft_wrap=True)
+    tensorboard = Path(sys.executable).with_name("tensorboard")
+    shown = os.path.relpath(tensorboard) if tensorboard.exists() else "tensorboard"
+    shown = "tensorboard" if shown.startswith("..") else shown
+    command = f"{shown} --logdir {options.out}"
+    console.print(f"TensorBoard: {command}", highlight=False, soft_wrap=True)
+    if options.markdown:
+        print("\n" + "\n".join(f"| {' | '.join(r)} |" for r in [HEADINGS, ["---"] * 6, *lines]))
+        print("\n" + notes(options.seeds))
+
+
+if __name__ == "__main__":
+    main()
