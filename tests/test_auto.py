@@ -114,7 +114,7 @@ def test_validation_inside_fit_measures_averaged_weights_and_training_goes_on_fr
         assert any(not np.array_equal(a, b) for a, b in zip(averaged, raw, strict=True))
 
 
-@pytest.mark.parametrize("epochs", [8, 20])
+@pytest.mark.parametrize("epochs", [10, 20])
 def test_batch_norm_validates_well_from_the_first_epochs(epochs):
     """Averaged statistics are those of the latest batches: finite, and of use at once."""
     _, history = fit(adaptlr.AutoLR(), layers=[keras.layers.BatchNormalization()], epochs=epochs)

@@ -1,8 +1,11 @@
 import math
+import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from adaptlr.range_test import RangeTest
+from adaptlr.range_test import Curve, RangeTest, minimum, steepest, valley
 
 
 def test_ramp_is_geometric_between_its_ends():
@@ -73,8 +76,159 @@ def test_a_fall_within_the_noise_of_the_start_is_no_minimum():
         ({"min_lr": 1.0, "max_lr": 0.1}, "max_lr"),
         ({"num_steps": 1}, "num_steps"),
         ({"divergence": 1.0}, "divergence"),
+        ({"shape": "cosine"}, "shape"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(arguments, name):
     with pytest.raises(ValueError, match=rf"RangeTest\({name}=\.\.\.\).*Received: {name}="):
         RangeTest(**arguments)
+
+
+DECADES = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]
+
+
+class TestRules:
+    """Against curves that are read by hand; one step is one decade."""
+
+    def test_minimum(self):
+        assert minimum(DECADES, [2.0, 1.9, 1.0, 0.5, 0.8, 9.0]) == 0.1
+
+    def test_steepest_is_where_the_steepest_fall_begins(self):
+        assert steepest(DECADES, [2.0, 1.9, 1.0, 0.5, 0.8, 9.0]) == 1e-3  # -0.9 a decade
+
+    def test_steepest_counts_the_distance_between_rates(self):
+        # -0.4 over half a decade is steeper than -0.6 over a whole one.
+        rates = [1e-3, 1e-2, 10**-1.5, 1e-1]
+        assert steepest(rates, [2.0, 1.4, 1.0, 0.9]) == 1e-2
+
+    def test_steepest_ignores_what_comes_after_the_minimum(self):
+        assert steepest(DECADES, [2.0, 1.9, 1.0, 0.5, 9.0, 0.6]) == 1e-3
+
+    def test_valley_is_half_way_down(self):
+        # Six falling losses, the last at index 5: 5 - 6 + 6 // 3 + 6 // 6 = 2.
+        assert valley(DECADES, [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]) == 1e-2
+
+    def test_valley_takes_the_longest_fall_not_the_deepest(self):
+        # 5, 4, 3, 2 (to index 3) is longer than 9, 0: 3 - 4 + 4 // 3 + 4 // 6 = 0.
+        assert valley(DECADES, [5.0, 4.0, 3.0, 2.0, 9.0, 0.0][:5]) == 1e-4
+        # With the 0 it is 5, 4, 3, 2, 0 (to index 5): 5 - 5 + 5 // 3 + 5 // 6 = 1.
+        assert valley(DECADES, [5.0, 4.0, 3.0, 2.0, 9.0, 0.0]) == 1e-3
+
+    @pytest.mark.parametrize("rule", [minimum, steepest, valley])
+    def test_a_rising_curve_gives_its_first_rate(self, rule):
+        assert rule(DECADES, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == 1e-4
+
+    @given(st.lists(st.integers(0, 30), min_size=1, max_size=40))
+    def test_valley_agrees_with_the_definition_spelled_out(self, losses):
+        """The longest falling subsequence that ends at each loss, by comparing all pairs."""
+        lengths = []
+        for i, loss in enumerate(losses):
+            before = [lengths[j] for j in range(i) if losses[j] > loss]
+            lengths.append(1 + max(before, default=0))
+        longest = max(lengths)
+        index = lengths.index(longest) - longest + longest // 3 + longest // 6
+        rates = [1.001**i for i in range(len(losses))]
+        assert valley(rates, losses) == rates[max(0, index)]
+
+
+def fall(test, at, depth=1.0, noise=0.0):
+    """Losses of a ramp that falls from 2 around the rate `at`, and rises at 30 times that."""
+    losses = []
+    for i in range(test.num_steps + 1):
+        rate = test.rate(max(0, i - 1))
+        loss = 2.0 - depth / (1.0 + at / rate) + min((rate / (30.0 * at)) ** 2, 50.0)
+        losses.append(loss + noise * (-1) ** i)
+    return losses
+
+
+class TestCurve:
+    def test_pairs_each_rate_with_the_loss_that_it_led_to(self):
+        curve = RangeTest(1e-3, 1.0, num_steps=4).curve([2.0, 2.0, 1.0, 0.5, 3.0], True, [7, 8, 9])
+        assert curve.learning_rates == pytest.approx((1e-3, 1e-2, 1e-1, 1.0))
+        assert curve.losses == (2.0, 1.0, 0.5, 3.0)
+        assert curve.validation_losses == (7, 8, 9)
+
+    def test_a_clear_fall(self):
+        test = RangeTest(1e-6, 10.0, num_steps=100)
+        curve = test.curve(fall(test, at=1e-3))
+        assert curve.suggestions["centre"] == test.read(fall(test, at=1e-3)).suggestion
+        assert curve.suggestions["centre"] == pytest.approx(3e-3, rel=0.5)
+        assert curve.suggestions["steepest"] == pytest.approx(1e-3, rel=0.5)
+        # Without noise the valley begins at once: half-way from 1e-6 to the minimum near 5e-3.
+        assert curve.suggestions["valley"] == pytest.approx(7e-5, rel=0.2)
+        assert curve.suggestions["minimum/10"] == pytest.approx(1e-3, rel=0.5)
+        assert curve.verdict.startswith("the loss fell from 1.997 to 1.206 at rate 0.00658")
+        assert "times the noise" in curve.verdict
+
+    def test_a_linear_ramp(self):
+        test = RangeTest(1e-4, 0.5, num_steps=100, shape="linear")
+        assert test.rate(0) == 1e-4
+        assert test.rate(99) == 0.5
+        assert test.rate(50) - test.rate(49) == pytest.approx(test.rate(1) - test.rate(0))
+        curve = test.curve(fall(test, at=0.03))
+        assert curve.shape == "linear"
+        assert curve.suggestions["centre"] == pytest.approx(0.06, rel=0.3)
+        assert curve.suggestions["steepest"] < 0.03
+
+    @pytest.mark.parametrize(
+        ("losses", "diverged", "words"),
+        [
+            ([], True, "not finite before any step: check the data"),
+            ([2.0], True, "diverged at the very start"),
+            ([2.0, 9.0, 50.0], True, "diverged at the very start"),
+            # An explosion that then comes down again must not pass for learning.
+            ([2.0, 900.0, 800.0, *[500.0] * 20], False, "diverged at the very start"),
+            ([0.5 + 1.5 * 0.7**i for i in range(40)], False, "fell at once"),
+            ([2.0], False, "ended before the ramp had begun"),
+            ([2.0, 2.1] * 40, True, "no minimum: the loss stayed within its noise"),
+            ([2.0, 2.1] * 20, False, "where the training ended, 61 steps too early"),
+            ([2.0] * 101, False, "no minimum: up to a rate of 10 the loss never fell"),
+        ],
+    )
+    def test_without_a_usable_rate_the_verdict_says_why(self, losses, diverged, words):
+        curve = RangeTest(1e-6, 10.0, num_steps=100).curve(losses, diverged)
+        assert set(curve.suggestions.values()) == {None}
+        assert words in curve.verdict
+
+    @pytest.mark.parametrize(
+        ("ramp", "changes", "words"),
+        [
+            ((1e-6, 1e-3), {}, "still falling, so the suggestion may be too low: raise max_lr"),
+            ((1e-6, 10.0), {"depth": 0.2, "noise": 0.06}, "times the noise, so the suggestion is"),
+        ],
+    )
+    def test_with_a_doubtful_rate_the_verdict_says_so(self, ramp, changes, words):
+        test = RangeTest(*ramp, num_steps=100)
+        curve = test.curve(fall(test, at=1e-3, **changes))
+        assert curve.suggestions["centre"] is not None
+        assert words in curve.verdict
+
+    def test_a_ramp_that_was_cut_short_says_so(self):
+        test = RangeTest(1e-6, 10.0, num_steps=100)
+        curve = test.curve(fall(test, at=1e-3)[:50])
+        assert "ended 51 steps before the ramp" in curve.verdict
+
+    @given(st.lists(st.floats(0.0, 1.0), min_size=101, max_size=101), st.floats(1e-3, 1e3))
+    def test_the_unit_of_the_loss_plays_no_part(self, noise, unit):
+        test = RangeTest(1e-6, 10.0, num_steps=100)
+        losses = [a + 0.2 * b for a, b in zip(fall(test, at=1e-3), noise, strict=True)]
+        plain, scaled = test.curve(losses), test.curve([unit * loss for loss in losses])
+        assert scaled.suggestions["centre"] == plain.suggestions["centre"]
+
+    @given(st.lists(st.floats(-1e6, 1e6), max_size=101), st.booleans(), st.sampled_from(
+        ["exponential", "linear"]))  # fmt: skip
+    def test_any_losses_give_a_verdict_and_rates_inside_the_ramp(self, losses, diverged, shape):
+        curve = RangeTest(1e-6, 10.0, num_steps=100, shape=shape).curve(losses, diverged)
+        assert curve.verdict
+        assert len(curve.learning_rates) == len(curve.losses) == len(curve.smoothed)
+        assert curve.suggestions.keys() == Curve().suggestions.keys()
+        for name, rate in curve.suggestions.items():
+            assert rate is None or 1e-7 <= rate <= 10.0, name
+
+    def test_noise_alone_seldom_gives_a_rate(self):
+        found = 0
+        for seed in range(200):
+            draw = random.Random(seed)
+            losses = [2.0 + draw.gauss(0.0, 0.2) for _ in range(101)]
+            found += RangeTest(1e-6, 10.0, 100).curve(losses).suggestions["centre"] is not None
+        assert found < 10

@@ -3,7 +3,16 @@
 from adaptlr.callbacks.auto import AutoLR
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.cyclical import CyclicalLR, OneCycleLR
+from adaptlr.callbacks.finder import LRFinder
 from adaptlr.callbacks.plateau import PlateauLR
 from adaptlr.callbacks.schedule import ScheduleLR
 
-__all__ = ["AutoLR", "CyclicalLR", "LearningRateCallback", "OneCycleLR", "PlateauLR", "ScheduleLR"]
+__all__ = [
+    "AutoLR",
+    "CyclicalLR",
+    "LRFinder",
+    "LearningRateCallback",
+    "OneCycleLR",
+    "PlateauLR",
+    "ScheduleLR",
+]

@@ -19,8 +19,9 @@ __all__ = ["AutoLR"]
 class AutoLR(LearningRateCallback):
     """Finds the rate, holds it, cools it down, and says why.
 
-    Whatever rate the optimizer was compiled with, a range test over the first steps (at most 5 %
-    of the run, undone afterwards) finds one to train with. It is held while the *averaged* weights
+    Whatever rate the optimizer was compiled with, a range test over the first steps (5 % of the
+    run, but between 20 and 100 steps, undone afterwards) finds one to train with; only a run of
+    fewer than 200 steps keeps its own. It is held while the *averaged* weights
     improve; the last part of the epochs, or a plateau, cools it to zero. NaN, Inf and explosions
     go back to the last good weights and a third of the rate. During `fit` the validation metrics
     are those of the averaged weights, and afterwards the model holds the best of them.

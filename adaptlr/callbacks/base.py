@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -51,11 +52,12 @@ class LearningRateCallback(keras.callbacks.Callback):
         self._writers = [*writers, *([] if log_dir is None else [TensorBoardWriter(log_dir)])]
         self._verbose = verbose
         self._loop: ControlLoop | None = None
+        self._state: Any = None  # of the controller, after `fit`
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Checks the optimizer and the monitor before the first batch."""
         self.decisions = []
-        self._loop = None
+        self._loop = self._state = None
         self._rate = OptimizerRate(self.model)
         monitor = self._plan.controller.monitor
         self._direction: Direction = (
@@ -93,6 +95,7 @@ class LearningRateCallback(keras.callbacks.Callback):
         """Leaves the best averaged weights in the model, if any, and closes the log."""
         if self._loop is not None:
             self._loop.finish()
+            self._state = self._loop.state
             self._loop = None
 
     def _start(self, epoch: int) -> ControlLoop:

@@ -143,6 +143,11 @@ class ControlLoop:
             None if self._momentum is None else [self._momentum(step) for step in steps],
         )
 
+    @property
+    def state(self) -> Any:
+        """The controller's state."""
+        return self._state
+
     # --- what happens in a fit, in this order ----------------------------------------------
 
     def begin_epoch(self, epoch: int) -> None:
@@ -177,7 +182,7 @@ class ControlLoop:
             self._take_average()
         if self._step >= self._next_control:
             self._synced_model()
-            self._control(self._loss.read())
+            self._control(self._loss.read(), self._measured())
         else:
             self._apply_rate()
             self._plan_next()
@@ -215,6 +220,9 @@ class ControlLoop:
             self._in_graph.remove()
         if self._average is not None:
             self._average.finish()
+        if self._decision.exploring and self._snapshot is not None:
+            self._snapshot.restore()
+            self._optimizer.write(self._base)
         self._writer.close()
 
     # --- the loop --------------------------------------------------------------------------
@@ -307,6 +315,12 @@ class ControlLoop:
             self._take_average()
         self._synced_model()
         self._average.swap_in()
+
+    def _measured(self) -> float | None:
+        held_out = self._plan.validation_data
+        if not self._decision.measure or held_out is None:
+            return None
+        return self._monitored(evaluate(self._synced_model(), held_out))
 
     def _monitored(self, logs: dict[str, float]) -> float | None:
         monitor = self._plan.controller.monitor

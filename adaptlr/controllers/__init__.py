@@ -5,6 +5,7 @@ from adaptlr.controllers.constant import Constant, ConstantState
 from adaptlr.controllers.divergence import Divergence, DivergenceState
 from adaptlr.controllers.feedback import Feedback, FeedbackState
 from adaptlr.controllers.plateau import Plateau, PlateauState
+from adaptlr.controllers.range_finder import RangeFinder, RangeFinderState
 
 __all__ = [
     "Constant",
@@ -18,5 +19,7 @@ __all__ = [
     "Observation",
     "Plateau",
     "PlateauState",
+    "RangeFinder",
+    "RangeFinderState",
     "Run",
 ]

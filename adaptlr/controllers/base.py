@@ -75,7 +75,10 @@ class Decision:
         restore: Go back to the last snapshot; happens before anything else.
         keep_best: Remember the weights that were just measured as the best so far.
         restart_average: Start the running average of the weights anew.
-        exploring: The coming steps are an experiment that a restore will undo.
+        measure: Measure the monitored metric on the callback's held-out data at the next control
+            point too, if that is not the end of an epoch.
+        exploring: The coming steps are an experiment that a restore will undo; if `fit` ends
+            before, the callback undoes it then, and the optimizer has its own rate again.
         stop: End the training.
     """
 
@@ -87,6 +90,7 @@ class Decision:
     restore: bool = False
     keep_best: bool = False
     restart_average: bool = False
+    measure: bool = False
     exploring: bool = False
     stop: bool = False
 

@@ -48,14 +48,15 @@ class Feedback:
       after a constant rate reaches what a full decay does (arXiv 2405.18392).
     * At the end of the cool-down the training stops.
 
-    A run too short for a ramp of ten steps within a tenth of it is not probed: it trains at the
-    rate the optimizer came with.
+    A ramp of fewer than twenty steps over seven decades reads noise. A run in which it would take
+    more than a tenth, that is, one of fewer than 200 steps, is not probed: it trains at the rate
+    the optimizer came with.
 
     Args:
         monitor: The metric and its threshold.
         min_lr: Where the ramp begins, > 0.
         max_lr: Where it ends, > `min_lr`.
-        probe_steps: Longest ramp, in steps, ≥ 10.
+        probe_steps: Longest ramp, in steps, ≥ 20.
         probe_share: Its largest share of a known horizon, in (0, 1).
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
         patience: Epochs without improvement that start the cool-down, ≥ 1.
@@ -83,7 +84,7 @@ class Feedback:
     def __post_init__(self) -> None:
         require_number(self, "min_lr", above=0.0)
         require_number(self, "max_lr", above=self.min_lr)
-        require_integer(self, "probe_steps", minimum=10)
+        require_integer(self, "probe_steps", minimum=20)
         require_number(self, "probe_share", above=0.0, below=1.0)
         require_number(self, "cool_share", above=0.0, below=1.0)
         require_integer(self, "patience", minimum=1)
@@ -92,7 +93,7 @@ class Feedback:
         """Returns the state before the probe."""
         steps = self.probe_steps
         if run.total_steps is not None:
-            steps = min(steps, max(10, int(self.probe_share * run.total_steps)))
+            steps = min(steps, max(20, int(self.probe_share * run.total_steps)))
         too_short = run.total_steps is not None and steps > run.total_steps / 10
         return FeedbackState(
             phase="start",

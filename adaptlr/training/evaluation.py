@@ -75,3 +75,12 @@ def _undisturbed(model: Any) -> Iterator[None]:
         model.train(training)
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+    if getattr(model, "_jax_state", False) is None:
+        # Data of unknown length end in a step that takes the values out of the variables, finds
+        # no batch, and leaves `fit` to put them back from here, where evaluation left nothing.
+        groups = ("trainable_variables", "non_trainable_variables", "metrics_variables")
+        state = {name: [v.value for v in getattr(model, name)] for name in groups}
+        model._jax_state = {
+            **state,
+            "optimizer_variables": [v.value for v in model.optimizer.variables],
+        }

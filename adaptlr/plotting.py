@@ -1,0 +1,87 @@
+"""Figures; they need matplotlib, which the extra `plot` installs."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from typing import Any
+
+from adaptlr.range_test import Curve
+
+__all__ = ["finder_curve"]
+
+_INK, _PALE, _GRID = "#1f2933", "#9aa5b1", "#e4e7eb"
+# Colours of Okabe and Ito, which most colour-blind readers can tell apart; the shapes help too.
+_MARKS = {
+    "centre": ("#d55e00", "o"),
+    "valley": ("#0072b2", "s"),
+    "steepest": ("#009e73", "^"),
+    "minimum/10": ("#cc79a7", "D"),
+}
+
+
+def finder_curve(curve: Curve, path: str | os.PathLike[str] | None = None) -> Any:
+    """Draws the losses of a range test over their rates, with what was read off them.
+
+    Args:
+        curve: What the ramp showed.
+        path: File to save the figure to, in a format by its suffix (`.png`, `.svg`, `.pdf`), or
+            None.
+
+    Returns:
+        The `matplotlib.figure.Figure`. It belongs to no window, so nothing needs to be closed.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+
+    Example:
+        >>> from adaptlr.range_test import RangeTest
+        >>> curve = RangeTest(0.001, 1.0, num_steps=4).curve([2.0, 2.0, 1.0, 0.5, 3.0])
+        >>> finder_curve(curve).axes[0].get_xscale()
+        'log'
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('plots need matplotlib: pip install "adaptlr[plot]"') from error
+
+    figure = Figure(figsize=(8.0, 5.0), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    rates = curve.learning_rates
+    axes.plot(rates, curve.losses, ".", color=_PALE, markersize=4, label="batch loss")
+    axes.plot(rates, curve.smoothed, color=_INK, linewidth=2, label="smoothed")
+    if curve.validation_losses:
+        held_out = curve.validation_losses
+        axes.plot(rates[: len(held_out)], held_out, "--", color="#e69f00", label="held-out loss")
+    _mark_suggestions(axes, curve)
+    axes.set(xlabel="learning rate", ylabel="loss")
+    axes.set_xscale("log" if curve.shape == "exponential" else "linear")
+    if curve.smoothed:
+        # Losses that explode at the end would flatten all that is of interest.
+        bottom = min(*curve.losses, *curve.smoothed, *curve.validation_losses)
+        top = max(curve.smoothed[: 1 + len(rates) // 2])
+        room = max(top - bottom, 1e-6 * abs(top), 1e-12)
+        axes.set_ylim(bottom - 0.08 * room, top + 0.35 * room)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower left", frameon=False, fontsize=9)
+    figure.supxlabel(textwrap.fill(curve.verdict, 105), fontsize=9, color=_INK, style="italic")
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _mark_suggestions(axes: Any, curve: Curve) -> None:
+    for name, rate in curve.suggestions.items():
+        if rate is None:
+            continue
+        colour, shape = _MARKS[name]
+        nearest = min(
+            range(len(curve.learning_rates)), key=lambda i: abs(curve.learning_rates[i] - rate)
+        )
+        loss = curve.smoothed[nearest]
+        label = f"{name}: {rate:.2g}" + (" (suggestion)" if name == "centre" else "")
+        axes.axvline(rate, color=colour, linewidth=0.8, alpha=0.5)
+        axes.plot(rate, loss, shape, color=colour, markersize=8, markeredgecolor="white",
+                  label=label, zorder=3)  # fmt: skip
