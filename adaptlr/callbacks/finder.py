@@ -63,16 +63,14 @@ class LRFinder(LearningRateCallback):
         >>> finder.suggestion is None, finder.verdict
         (True, 'no ramp was run yet')
 
-        With a compiled model and its data:
+        With a compiled model and its data::
 
-        ```python
-        finder = adaptlr.LRFinder().find(model, x, y, batch_size=32)
-        finder.plot("curve.png")
-        if finder.suggestion is None:
-            raise SystemExit(finder.verdict)
-        model.optimizer.learning_rate = finder.suggestion
-        model.fit(x, y, batch_size=32, epochs=20)
-        ```
+            finder = adaptlr.LRFinder().find(model, x, y, batch_size=32)
+            finder.plot("curve.png")
+            if finder.suggestion is None:
+                raise SystemExit(finder.verdict)
+            model.optimizer.learning_rate = finder.suggestion
+            model.fit(x, y, batch_size=32, epochs=20)
     """
 
     def __init__(
