@@ -379,6 +379,15 @@ def test_the_loss_at_an_epoch_end_is_that_of_training_whether_or_not_it_was_vali
         assert losses[22] == pytest.approx(-10.25)
 
 
+def test_what_is_no_number_in_the_logs_is_left_out_of_the_scalars():
+    writer = MemoryWriter()
+    feed = Metrics("confusion", [np.eye(2)])
+    callback = adaptlr.ScheduleLR(Constant(0.5), writers=[writer])
+    one_weight().fit(**steps(2), callbacks=[feed, callback])
+    assert all("epoch/confusion" not in scalars for _, scalars in writer.scalars)
+    assert any("epoch/loss" in scalars for _, scalars in writer.scalars)
+
+
 def test_verbose_prints_the_decisions(capsys):
     feed = Metrics("score", [1.0, 1.0])
     callback = adaptlr.PlateauLR("score", mode="min", patience=1, verbose=1)

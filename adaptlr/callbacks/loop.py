@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from adaptlr.controllers import Constant, Controller, Decision, Observation, Run
@@ -205,9 +206,8 @@ class ControlLoop:
         if held_out is not None and monitor is not None and monitor.name not in logs:
             logs.update(evaluate(self._synced_model(), held_out))
         logs.update(self._optimizer.read_all())
-        self._writer.write_scalars(
-            self._step, {f"epoch/{name}": float(value) for name, value in logs.items()}
-        )
+        numbers = {k: float(v) for k, v in logs.items() if isinstance(v, Real)}
+        self._writer.write_scalars(self._step, {f"epoch/{k}": v for k, v in numbers.items()})
         if self._average is not None:
             self._average.swap_out()
         self._control(loss, self._monitored(logs), epoch_end=True)
