@@ -10,6 +10,7 @@ WHEEL_VENV := .venv-wheel
 TENSORFLOW ?= $(if $(filter Linux/x86_64,$(shell uname -s)/$(shell uname -m)),tensorflow-cpu,tensorflow)
 JAX ?= jax
 TORCH ?= torch==2.13.0
+BACKENDS ?= tensorflow jax torch
 
 PIP_FAILED = { echo "Installing failed. TensorFlow has wheels for Python 3.10 to 3.13; choose one with" \
 	"'make clean' and 'make PYTHON=python3.12 ...'."; exit 1; }
@@ -27,17 +28,17 @@ demo: $(VENV)/.demo  ## train on the digits and watch the rate
 	@KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py
 
 test: $(VENV)/.dev  ## run the tests on TensorFlow
-	@echo "test: every test on TensorFlow, about 2 minutes"
+	@echo "test: every test on TensorFlow, about 6 minutes"
 	@KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q
 
 test-all: $(VENV)/.dev $(VENV)/.backends  ## run the tests on TensorFlow, JAX and PyTorch
-	@echo "test-all: every test on three backends, a process each, about 6 minutes"
-	@set -e; for backend in tensorflow jax torch; do \
+	@echo "test-all: every test on $(BACKENDS), a process each, about 6 minutes a backend"
+	@set -e; for backend in $(BACKENDS); do \
 		echo "test-all: $$backend"; KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q; done
 
 # The tests come from the sdist and lose its adaptlr/, so only the installed wheel can be imported.
 test-wheel: $(VENV)/.dev $(WHEEL_VENV)/.created  ## build sdist and wheel, run the tests against the wheel
-	@echo "test-wheel: build, install and test the wheel, about 4 minutes"
+	@echo "test-wheel: build, install and test the wheel, about 7 minutes"
 	@rm -rf dist
 	@$(BIN)/python -m build --outdir dist .
 	@$(WHEEL_VENV)/bin/pip install -q "$$(ls dist/*.whl)[dev,examples]" $(TENSORFLOW) || $(PIP_FAILED)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from adaptlr._checks import require_choice, require_number
 
-__all__ = ["Direction", "Mode", "Monitor", "MonitorState", "single"]
+__all__ = ["Direction", "Mode", "Monitor", "MonitorState", "finite", "single"]
 
 Direction = Literal["min", "max"]
 Mode = Literal["auto", "min", "max"]
@@ -85,7 +85,7 @@ class Monitor:
 
     def update(self, state: MonitorState, value: float) -> tuple[MonitorState, bool]:
         """Takes in one value and says whether it improved on the best one."""
-        if not math.isfinite(single(value)):
+        if not finite(value):
             return state, False
         if state.value is not None:
             value = self.smoothing * state.value + (1.0 - self.smoothing) * value
@@ -126,6 +126,11 @@ class Monitor:
         # A window of about ten values: long enough for a variance, short enough to follow the
         # noise down when the rate is cut.
         return state.variance + (seen - state.variance) / min(state.count - 1, 10)
+
+
+def finite(value: float) -> bool:
+    """Whether a metric is a number: neither NaN nor beyond float32, where metrics are computed."""
+    return math.isfinite(single(value))
 
 
 def single(value: float) -> float:

@@ -66,7 +66,7 @@ def finder_curve(curve: Curve, path: str | os.PathLike[str] | None = None) -> An
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower left", frameon=False, fontsize=9)
-    figure.supxlabel(textwrap.fill(curve.verdict, 105), fontsize=9, color=_INK, style="italic")
+    figure.supxlabel(textwrap.fill(curve.verdict, 115), fontsize=9, color=_INK, style="italic")
     if path is not None:
         figure.savefig(path)
     return figure
@@ -81,7 +81,9 @@ def _mark_suggestions(axes: Any, curve: Curve) -> None:
             range(len(curve.learning_rates)), key=lambda i: abs(curve.learning_rates[i] - rate)
         )
         loss = curve.smoothed[nearest]
-        label = f"{name}: {rate:.2g}" + (" (suggestion)" if name == "centre" else "")
+        ours = name == "centre"
+        label = f"{name}: {rate:.2g}" + (" (suggestion)" if ours else "")
         axes.axvline(rate, color=colour, linewidth=0.8, alpha=0.5)
-        axes.plot(rate, loss, shape, color=colour, markersize=8, markeredgecolor="white",
-                  label=label, zorder=3)  # fmt: skip
+        # The largest lies below, so that two at one place are both seen.
+        style = {"markersize": 12 if ours else 7, "zorder": 3 if ours else 4}
+        axes.plot(rate, loss, shape, color=colour, markeredgecolor="white", label=label, **style)

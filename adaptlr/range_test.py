@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from adaptlr._checks import require_choice, require_integer, require_number
+from adaptlr.monitor import finite
 
 __all__ = ["Curve", "RangeTest", "Reading", "Shape", "minimum", "steepest", "valley"]
 
@@ -108,7 +109,7 @@ class RangeTest:
 
     def diverged(self, losses: Sequence[float]) -> bool:
         """Whether the ramp should end: the loss left the finite numbers, or its start behind."""
-        if not losses or not math.isfinite(losses[-1]):
+        if not losses or not finite(losses[-1]):
             return bool(losses)
         recent = losses[-1 - self._half_width :]
         return _mean(recent) > self.divergence * self._start(losses) > 0.0
@@ -119,13 +120,13 @@ class RangeTest:
         The loss of a step is measured before its update, so the loss that a rate led to is the
         next one in the list.
         """
-        finite = [loss for loss in losses if math.isfinite(loss)]
-        if len(finite) < 2:
+        numbers = [loss for loss in losses if finite(loss)]
+        if len(numbers) < 2:
             return Reading(None, None, None, "the loss was not finite from the start")
-        smoothed = self.smooth(finite)
-        start = self._start(finite)
+        smoothed = self.smooth(numbers)
+        start = self._start(numbers)
         lowest = min(range(len(smoothed)), key=smoothed.__getitem__)
-        if start - smoothed[lowest] <= self._noise(finite):
+        if start - smoothed[lowest] <= self._noise(numbers):
             verdict = (
                 f"the curve shows no minimum: the loss never fell below its start {start:.4g} by "
                 f"more than its noise"

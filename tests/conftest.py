@@ -9,6 +9,11 @@ import keras
 import numpy as np
 import pytest
 
+needs_multi_optimizer = pytest.mark.skipif(
+    not hasattr(keras.optimizers, "OptimizerMap"),
+    reason="this release of Keras has no MultiOptimizer",
+)
+
 
 @pytest.fixture(autouse=True)
 def _seeded():
@@ -82,5 +87,6 @@ def collected_warnings():
     messages = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", message="Explicitly requested dtype int64")
         yield messages
     messages += [str(w.message) for w in caught if issubclass(w.category, UserWarning)]

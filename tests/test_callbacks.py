@@ -5,7 +5,16 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from conftest import Metrics, blobs, classifier, collected_warnings, one_weight, steps, weight
+from conftest import (
+    Metrics,
+    blobs,
+    classifier,
+    collected_warnings,
+    needs_multi_optimizer,
+    one_weight,
+    steps,
+    weight,
+)
 
 import adaptlr
 from adaptlr.controllers import Decision, Plateau
@@ -101,6 +110,7 @@ class TestRatesReachTheOptimizer:
         model.fit(**steps(8), callbacks=[adaptlr.ScheduleLR(powers_of_two)])
         assert weight(model) == -255.0
 
+    @needs_multi_optimizer
     def test_several_optimizers_keep_their_ratio(self):
         slow, fast = keras.layers.Dense(1, use_bias=False), keras.layers.Dense(1, use_bias=False)
         model = keras.Sequential([keras.Input((1,)), slow, fast])
@@ -125,12 +135,13 @@ class TestRatesReachTheOptimizer:
 
 
 class TestPlateauLR:
-    def rates(self, callback, sequences):
+    def rates(self, make, sequences):
         """Rates after each epoch, the hooks of `fit` called without training."""
         model, seen = one_weight(), []
         model.optimizer.build(model.trainable_variables)
-        hooks = keras.callbacks.CallbackList([callback], model=model, epochs=30, steps=1)
         for values in sequences:
+            # A callback each: that of Keras 3.12 does not forget its best value between fits.
+            hooks = keras.callbacks.CallbackList([make()], model=model, epochs=30, steps=1)
             model.optimizer.learning_rate = 1.0
             hooks.on_train_begin()
             for epoch, value in enumerate(values):
@@ -155,11 +166,11 @@ class TestPlateauLR:
         }
         rough, tied = random.normal(size=(20, 30)), random.integers(0, 5, (20, 30)) / 10.0
         sequences = np.where(random.random((20, 1)) < 0.5, rough, tied).tolist()
-        theirs = keras.callbacks.ReduceLROnPlateau("score", **arguments)
-        ours = adaptlr.PlateauLR("score", **arguments)
-        expected = self.rates(theirs, sequences)
+        theirs, ours = keras.callbacks.ReduceLROnPlateau, adaptlr.PlateauLR
+        expected = self.rates(lambda: theirs("score", **arguments), sequences)
         assert min(expected) < 1.0  # something was cut
-        assert self.rates(ours, sequences) == pytest.approx(expected, rel=1e-6)
+        actual = self.rates(lambda: ours("score", **arguments), sequences)
+        assert actual == pytest.approx(expected, rel=1e-6)
 
     def test_gives_the_rates_of_keras_in_fit(self):
         values = [1.0, 0.9, 0.95, 0.95, 0.95, 0.5, 0.6, 0.6]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from conftest import Metrics, blobs
+from conftest import Metrics, blobs, needs_multi_optimizer
 from hypothesis import given
 from hypothesis import strategies as st
 
 import adaptlr
 from adaptlr import groups
+
+pytestmark = needs_multi_optimizer
 
 LAYERS = 3
 

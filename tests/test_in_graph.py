@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from conftest import blobs, classifier, one_weight, steps, weight
+from conftest import blobs, classifier, needs_multi_optimizer, one_weight, steps, weight
 
 import adaptlr
 from adaptlr.schedules import CosineRestarts, Cyclical, CyclicalMomentum, OneCycle
@@ -77,6 +77,7 @@ class TestRates:
         model.fit(**steps(12), callbacks=[adaptlr.CyclicalLR(0.1, 1.0, 3, mode="cosine")])
         assert weight(model) == pytest.approx(-sum(map(cosine, range(12))))
 
+    @needs_multi_optimizer
     def test_several_groups_keep_their_ratio(self):
         def total(share):
             left = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="left")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from adaptlr._checks import require_integer, require_number
 from adaptlr.controllers.base import Controller, Decision, Observation, Run
-from adaptlr.monitor import Monitor
+from adaptlr.monitor import Monitor, finite
 
 __all__ = ["Divergence", "DivergenceState"]
 
@@ -101,7 +100,7 @@ class Divergence:
             ("training loss", observation.loss),
             ("monitored metric", observation.monitored),
         ):
-            if value is not None and not math.isfinite(value):
+            if value is not None and not finite(value):
                 return f"the {name} became {value}"
         loss, start = observation.loss, state.start_loss
         if loss is not None and start is not None and loss > self.limit * max(start, 0.0) > 0.0:

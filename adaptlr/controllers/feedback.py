@@ -117,7 +117,9 @@ class Feedback:
         if observation.monitored is not None:
             monitor, improved = self.monitor.update(state.monitor, observation.monitored)
             ahead = monitor.record != state.monitor.record
-            state = replace(state, monitor=monitor, wait=0 if improved else state.wait + 1)
+            # Without a first finite value there is nothing that could have stopped improving.
+            waiting = not improved and monitor.best is not None
+            state = replace(state, monitor=monitor, wait=state.wait + 1 if waiting else 0)
         if state.phase == "hold":
             state, decision = self._hold(state, observation)
         else:

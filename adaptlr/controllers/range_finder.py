@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from adaptlr.controllers.base import Decision, Observation, Run
-from adaptlr.monitor import Monitor
+from adaptlr.monitor import Monitor, finite
 from adaptlr.range_test import Curve, RangeTest
 
 __all__ = ["RangeFinder", "RangeFinderState"]
@@ -95,7 +94,7 @@ class RangeFinder:
         if loss is None:
             # At an epoch's end its last loss may have been seen already; elsewhere there is none.
             return state if observation.epoch_end else replace(state, phase="done", unseen=True)
-        if not math.isfinite(loss):
+        if not finite(loss):
             return replace(state, phase="done", diverged=True)
         losses, measured = (*state.losses, loss), state.validation_losses
         if observation.monitored is not None:

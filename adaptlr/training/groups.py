@@ -91,6 +91,11 @@ def group_optimizer(optimizer: Any, layers: Any, shares: Sequence[float]) -> Any
         >>> [round(float(group.learning_rate), 4) for group in optimizer.optimizers]
         [0.0, 0.05, 0.1]
     """
+    if not hasattr(keras.optimizers, "OptimizerMap"):
+        raise NotImplementedError(
+            f"group_optimizer needs keras.optimizers.OptimizerMap, which Keras "
+            f"{keras.__version__} does not have; install a later release (Python 3.11 or newer)."
+        )
     shares = _checked_shares("group_optimizer", shares)
     config = _prototype_config(optimizer)
     patterns = _patterns(_grouped(layers, len(shares)))
