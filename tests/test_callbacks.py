@@ -304,6 +304,25 @@ class TestOwnership:
         assert weight(model) == -1.0
 
 
+class TestUnbuiltModel:
+    """Without an Input a model has no weights until, on TensorFlow, its first step."""
+
+    def fit(self, callback):
+        model = keras.Sequential([keras.layers.Dense(1, use_bias=False)])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        return model.fit(**steps(4), validation_split=0.5, callbacks=[callback])
+
+    def test_rates_are_set(self):
+        assert self.fit(adaptlr.ScheduleLR(Constant(0.5))).history["learning_rate"] == [0.5]
+
+    def test_what_needs_weights_trains_or_says_what_to_do(self):
+        if keras.backend.backend() != "tensorflow":
+            self.fit(adaptlr.AutoLR())
+        else:
+            with pytest.raises(ValueError, match=r"Begin it with keras\.Input\(shape\)"):
+                self.fit(adaptlr.AutoLR())
+
+
 class TestReuse:
     def test_over_several_fits(self):
         model = one_weight()

@@ -29,7 +29,7 @@ class OptimizerRate:
     """
 
     def __init__(self, model: Any) -> None:
-        if not model.optimizer.built:
+        if model.built and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self.leaves = _innermost(model.optimizer)
         for leaf in self.leaves:

@@ -13,7 +13,16 @@ __all__ = ["RunningAverage", "Snapshot", "model_variables"]
 
 
 def model_variables(model: Any) -> list[Any]:
-    """The variables of the model itself: weights, statistics, seed generators."""
+    """The variables of the model itself: weights, statistics, seed generators.
+
+    Raises:
+        ValueError: If the model has none yet.
+    """
+    if not model.built:  # TensorFlow builds such a model in its first step
+        raise ValueError(
+            f"{type(model).__name__} {model.name!r} has no weights yet that could be averaged or "
+            f"brought back. Begin it with keras.Input(shape), or call model.build before fit."
+        )
     return [*model.trainable_variables, *model.non_trainable_variables]
 
 
