@@ -3,6 +3,11 @@
 The network learns scikit-learn's handwritten digits with Adam. Weights and batch order are the
 same for each method; a control split drives every decision, the test split is used once a run.
 
+AutoLR, from rates that teach this network little or nothing, reaches a test accuracy of 98.5 %
+(98.2 to 99.0) in 12 epochs; PlateauLR, from a rate picked by hand, 98.4 % (98.0 to 99.0) and
+Keras' standard rate 97.5 % (97.0 to 98.2) in 20. Three seeds; 497 test images, so that a standard
+error is half a percent; 2 CPU cores, TensorFlow 2.21, Keras 3.15.
+
     python examples/digits.py                            # one seed, every decision explained
     python examples/digits.py --seeds 0 1 2 --markdown   # the table of the README
 """
@@ -14,7 +19,6 @@ import shutil
 import sys
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import keras
@@ -29,10 +33,14 @@ import adaptlr
 
 TRAIN, CONTROL = 1000, 300  # of 1797 images; the other 497 are the test split
 BATCH = 50  # 20 steps an epoch: small enough to see the rate act within one
-WIDTH = 16  # channels; more learns these 8x8 images no better
-EPOCHS = 20  # all methods have stopped improving by then
-STANDARD = 0.001  # the rate of Adam in Keras, good for this network
-TOO_LOW, TOO_HIGH = 1e-6, 1.0  # rates at which this network learns nothing
+WIDTH = 16  # channels: enough for 8x8 images, and a run takes seconds
+# Momentum of batch norm's statistics. At Keras' 0.99 they lag five of these short epochs behind
+# the weights, and every validation but that of AutoLR, which brings its own, would show the lag.
+STATISTICS = 0.9
+EPOCHS = 20  # the higher rates have stopped improving by then
+STANDARD = 0.001  # the rate of Adam in Keras
+# Held for 20 epochs these end at control accuracies of 7 to 14 % and of 10 to 46 % (3 seeds).
+TOO_LOW, TOO_HIGH = 1e-6, 1.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ METHODS = [
     Method(
         "PlateauLR",
         "plateau",
-        10 * STANDARD,  # it only lowers, so it starts high
+        10 * STANDARD,  # it only lowers, so it starts high: a rate picked by hand
         partial(adaptlr.PlateauLR, factor=0.3, patience=2),  # Keras' patience of 10 is half a run
         "#d98200",
     ),
@@ -112,7 +120,7 @@ def build_model(rate):
     for stride in (1, 2, 2):
         layers += [
             keras.layers.Conv2D(WIDTH, 3, stride, padding="same", use_bias=False),
-            keras.layers.BatchNormalization(),
+            keras.layers.BatchNormalization(momentum=STATISTICS),
             keras.layers.ReLU(),
         ]
     layers += [keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")]
@@ -187,9 +195,9 @@ def spread(values, form):
     known = [v for v in values if v is not None]
     if not known:
         return "never"
-    text = form(sum(known) / len(known))
-    if len(values) > 1:
-        text += f" ({form(min(known))} to {form(max(known))})"
+    text, low, high = map(form, (sum(known) / len(known), min(known), max(known)))
+    if low != high:
+        text += f" ({low} to {high})"
     return text if len(known) == len(values) else f"{text}, {len(known)} of {len(values)} runs"
 
 
@@ -214,15 +222,26 @@ def notes(seeds):
     """What the columns mean, and where the figures come from."""
     backend = keras.backend.backend()
     device = "GPU" if "cpu" not in str(keras.ops.zeros(1).device).lower() else "CPU"
-    count = f"{len(seeds)} seeds: mean (lowest to highest)" if len(seeds) > 1 else "1 seed"
-    package = {"tensorflow": "tensorflow_cpu", "jax": "jax", "torch": "torch"}[backend]
+    count = f"{len(seeds)} seeds: mean (range, if any)" if len(seeds) > 1 else "1 seed"
+    made_by = f"{backend} {sys.modules[backend].__version__}, adaptlr {adaptlr.__version__}"
     return (
         "control: best accuracy on the control split; test: accuracy of the weights that fit "
         "leaves, measured once; steps: until the control accuracy reaches the best of the "
-        "constant run; rate: the one AutoLR settled on, for the others the last.\n"
+        "constant run, over the runs that reach it; rate: the one AutoLR settled on, for the "
+        "others the last.\n"
         f"{count}; {device}, {os.cpu_count()} cores; Python {platform.python_version()}, "
-        f"Keras {keras.__version__}, {backend} {version(package)}, adaptlr {adaptlr.__version__}."
+        f"Keras {keras.__version__}, {made_by}."
     )
+
+
+# What a decision is called in the picture, and its side of the line: a stop can be close to its
+# cool-down.
+MARKS = {
+    "settle": ("rate found", "center"),
+    "diverged": ("restore", "center"),
+    "cool": ("cool-down", "right"),
+    "stop": ("stop", "left"),
+}
 
 
 def draw(results, path):
@@ -232,34 +251,33 @@ def draw(results, path):
     for result in results:
         style = {
             "color": result.method.colour,
-            "linewidth": 2.4 if result.method.folder == "auto" else 1.4,
+            "linewidth": 2.6 if result.method.folder == "auto" else 1.5,
             "linestyle": "--" if result.method.folder == "auto_from_1" else "-",
-            "label": result.method.title,
         }
-        top.plot(*zip(*result.losses, strict=True), **style)
+        top.plot(*zip(*result.losses, strict=True), label=result.method.title, **style)
         bottom.plot(*zip(*result.rates, strict=True), drawstyle="steps-post", **style)
-    auto = next(r for r in results if r.method.folder == "auto")
-    names = {"settle": "rate found", "cool": "cool-down", "stop": "stop", "diverged": "restore"}
-    for decision in auto.decisions:
-        if decision.rule in names:
-            for axes in (top, bottom):
-                axes.axvline(decision.step, color=auto.method.colour, linewidth=0.7, alpha=0.5)
-            top.annotate(
-                names[decision.rule],
-                (decision.step, 1.01),
-                xycoords=("data", "axes fraction"),
-                ha="right" if decision.rule == "stop" else "left",
-                color=auto.method.colour,
-                fontsize=9,
-            )
     top.set(yscale="log", ylabel="validation loss")
     bottom.set(yscale="log", ylabel="learning rate", xlabel="training step")
-    top.legend(frameon=False, fontsize=9, loc="lower left")
+    top.legend(frameon=False, loc="upper right")
+    auto = next(r for r in results if r.method.folder == "auto")
+    for decision in auto.decisions:
+        if decision.rule in MARKS:
+            mark(top, bottom, decision.step, *MARKS[decision.rule], auto.method.colour)
     for axes in (top, bottom):
-        axes.grid(alpha=0.2, linewidth=0.6)
+        axes.grid(color="#eeeeee", linewidth=0.8)
+        axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("#999999")
+        axes.margins(x=0.02)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def mark(top, bottom, step, name, side, colour):
+    """A thin line through both panels, named above them."""
+    for axes in (top, bottom):
+        axes.axvline(step, color=colour, linewidth=0.8, alpha=0.5, zorder=1)
+    top.annotate(name, (step, 1.01), xycoords=("data", "axes fraction"), ha=side, color=colour)
 
 
 def table(title, headings, cells):

@@ -28,6 +28,7 @@ def run(name, *arguments):
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_digits(tmp_path):
     shown = run("digits.py", "--epochs", "12", "--out", str(tmp_path), "--markdown")
     methods = {
