@@ -1,0 +1,162 @@
+"""Who is compared: each method makes an optimizer's rate and callbacks for one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+import adaptlr
+
+START_RATES = (1e-6, 1e-4, 1e-2, 1.0)
+# Seven rates a factor of two apart, from half the standard rate: the best of every task of the
+# first tries lies inside.
+ORACLE_FACTORS = tuple(2.0**k for k in range(-1, 6))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a method may know before it begins."""
+
+    standard: float
+    epoch_steps: int
+    epochs: int
+    control: tuple[np.ndarray, np.ndarray]
+    train: Any
+    build: Callable[[Any], keras.Model]
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epoch_steps * self.epochs
+
+
+@dataclass(frozen=True)
+class Start:
+    """The rate to compile with, the callbacks, and the steps that were spent beforehand."""
+
+    rate: Any
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    spent: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)  # of the optimizer
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to set the rate.
+
+    Args:
+        name: As it stands in tables.
+        start: What to train with.
+        rates: Variants, each a run of its own: rates or factors, whatever `start` makes of them.
+        epochs: Multiple of the task's epochs that `fit` is given.
+    """
+
+    name: str
+    start: Callable[[Run, float | None], Start]
+    rates: tuple[float | None, ...] = (None,)
+    epochs: float = 1.0
+
+
+def constant(run: Run, _: float | None) -> Start:
+    """The optimizer's standard rate, which is what most people train with."""
+    return Start(run.standard)
+
+
+def reduce_on_plateau(run: Run, _: float | None) -> Start:
+    """Keras' callback; its default patience of ten epochs would be two thirds of a run."""
+    return Start(run.standard, [keras.callbacks.ReduceLROnPlateau(patience=3)])
+
+
+def cosine(run: Run, _: float | None) -> Start:
+    """Keras' cosine decay after 5 % warm-up, to and from zero, at the standard rate."""
+    warm = max(1, run.steps // 20)
+    return Start(
+        keras.optimizers.schedules.CosineDecay(
+            0.0, run.steps - warm, warmup_target=run.standard, warmup_steps=warm
+        )
+    )
+
+
+def plateau(run: Run, _: float | None) -> Start:
+    """PlateauLR with Keras' factor, at the same patience as Keras' callback."""
+    return Start(run.standard, [adaptlr.PlateauLR(patience=3)])
+
+
+def cyclical(run: Run, _: float | None) -> Start:
+    """Triangular2 over a decade around the standard rate, half a cycle in two epochs."""
+    low, high = run.standard * 10**-0.5, run.standard * 10**0.5
+    return Start(
+        run.standard, [adaptlr.CyclicalLR(low, high, 2 * run.epoch_steps, mode="triangular2")]
+    )
+
+
+def one_cycle(run: Run, _: float | None) -> Start:
+    """One cycle up to the rate that a range test of 100 steps on a copy suggests."""
+    finder = adaptlr.LRFinder()
+    finder.find(run.build(run.standard), run.train, verbose=0)
+    peak = finder.suggestion or run.standard
+    return Start(peak, [adaptlr.OneCycleLR(peak)], spent=len(finder.losses))
+
+
+def greedy(run: Run, _: float | None) -> Start:
+    """GreedyLR (arXiv 2512.14527) on the control loss of every epoch, from the standard rate."""
+    return Start(run.standard, [GreedyLR()])
+
+
+def swap_ema(run: Run, _: float | None) -> Start:
+    """Constant standard rate, validated and left with Keras' exponential average."""
+    return Start(run.standard, [keras.callbacks.SwapEMAWeights()], settings={"use_ema": True})
+
+
+def decay(run: Run, factor: float | None) -> Start:
+    """Linear to zero after 5 % warm-up; the best of seven such runs is the oracle."""
+    peak, warm = run.standard * (factor or 1.0), max(1, run.steps // 20)
+    schedule = adaptlr.schedules.WarmupStableDecay(peak, warm, 0, run.steps - warm, shape="linear")
+    return Start(peak, [adaptlr.ScheduleLR(schedule)])
+
+
+def auto(run: Run, rate: float | None) -> Start:
+    """AutoLR, from a rate that it does not use."""
+    return Start(rate, [adaptlr.AutoLR(validation_data=run.control)])
+
+
+def auto_unbounded(run: Run, rate: float | None) -> Start:
+    """AutoLR without a known horizon: a plateau ends the training."""
+    return Start(rate, [adaptlr.AutoLR(validation_data=run.control, horizon=None)])
+
+
+class GreedyLR(keras.callbacks.Callback):
+    """Raises the rate after two improvements in a row, lowers it after two that were none."""
+
+    factor, patience = 0.75, 1
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self.best, self.good, self.bad = float("inf"), 0, 0
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        loss = (logs or {})["val_loss"]
+        self.good, self.bad = (self.good + 1, 0) if loss < self.best else (0, self.bad + 1)
+        self.best = min(self.best, loss)
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        if self.good > self.patience:
+            self.model.optimizer.learning_rate, self.good = rate / self.factor, 0
+        elif self.bad > self.patience:
+            self.model.optimizer.learning_rate, self.bad = rate * self.factor, 0
+
+
+METHODS = [
+    Method("constant", constant),
+    Method("ReduceLROnPlateau", reduce_on_plateau),
+    Method("CosineDecay", cosine),
+    Method("SwapEMAWeights", swap_ema),
+    Method("GreedyLR", greedy),
+    Method("PlateauLR", plateau),
+    Method("CyclicalLR", cyclical),
+    Method("OneCycleLR", one_cycle),
+    Method("decay", decay, ORACLE_FACTORS),
+    Method("AutoLR", auto, START_RATES),
+]

@@ -1,0 +1,191 @@
+"""Runs a suite of the benchmark; every run appends one JSON line, and what is there is not rerun.
+
+    python examples/benchmark/run.py digits
+    python examples/benchmark/run.py cifar-small --data cifar10.npz --seeds 0 1 2 --shard 0/2
+
+Two processes with `--shard 0/2` and `--shard 1/2` share the work. `tables.py` makes the tables of
+docs/benchmarks.md from the lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+from methods import METHODS, Method, Run
+from rich.console import Console
+from tasks import OPTIMIZERS, TASKS, Batches, Split, Task, build
+
+import adaptlr
+
+LINES = Path(__file__).parents[2] / "docs" / "data" / "benchmark.jsonl"
+CONTROL_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what identifies its line."""
+
+    task: Task
+    optimizer: str
+    method: Method
+    rate: float | None
+    seed: int
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The fields by which a line is found again."""
+        return {
+            "suite": self.task.suite,
+            "task": self.task.name,
+            "optimizer": self.optimizer,
+            "method": self.method.name,
+            "rate": self.rate,
+            "seed": self.seed,
+            "planned_epochs": self.task.epochs,
+        }
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps what `fit` says at epoch ends, and the step."""
+
+    def __init__(self, epoch_steps: int, spent: int) -> None:
+        super().__init__()
+        self.epochs: list[dict[str, float]] = []
+        self._epoch_steps, self._spent = epoch_steps, spent
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        step = self._spent + (epoch + 1) * self._epoch_steps
+        row = {k: float(f"{v:.6g}") for k, v in (logs or {}).items()}
+        self.epochs.append({"step": step, **row})
+
+
+def train(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
+    """Trains once and evaluates the test split once."""
+    train_split, control, test = splits
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(job.seed)
+    batches = Batches(train_split, job.task, job.seed)
+    shape = train_split.x.shape[1:]
+    start = job.method.start(
+        Run(
+            standard=OPTIMIZERS[job.optimizer][1],
+            epoch_steps=len(batches),
+            epochs=job.task.epochs,
+            control=(control.x, control.y),
+            train=Batches(train_split, job.task, job.seed),
+            build=lambda rate: build(job.task, job.optimizer, shape, rate),
+        ),
+        job.rate,
+    )
+    keras.utils.set_random_seed(job.seed)  # the same weights, whatever the method drew
+    model = build(job.task, job.optimizer, shape, start.rate, **start.settings)
+    recorder = Recorder(len(batches), start.spent)
+    began = time.perf_counter()
+    model.fit(
+        batches,
+        validation_data=(control.x, control.y),
+        validation_batch_size=CONTROL_BATCH,
+        epochs=round(job.method.epochs * job.task.epochs),
+        callbacks=[*start.callbacks, recorder],
+        verbose=0,
+    )
+    seconds = time.perf_counter() - began
+    tested = model.evaluate(test.x, test.y, CONTROL_BATCH, verbose=0, return_dict=True)
+    return {
+        **job.key,
+        "steps": recorder.epochs[-1]["step"],
+        "epoch_steps": len(batches),
+        "seconds": round(seconds, 1),
+        "test_accuracy": round(tested["accuracy"], 6),
+        "test_loss": float(f"{tested['loss']:.6g}"),
+        "epochs": recorder.epochs,
+        "decisions": [
+            [d.step, float(f"{d.learning_rate:.6g}"), d.rule, d.reason]
+            for callback in start.callbacks
+            for d in getattr(callback, "decisions", [])
+        ],
+        "made_by": made_by(),
+    }
+
+
+def made_by() -> str:
+    """Versions and hardware, for the notes under a table."""
+    backend = keras.backend.backend()
+    version = __import__(backend).__version__
+    return (
+        f"adaptlr {adaptlr.__version__}, Keras {keras.__version__}, {backend} {version}, "
+        f"Python {platform.python_version()}, CPU"
+    )
+
+
+def jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """All runs asked for, the cheap questions first: a seed of every method before the next."""
+    for seed in options.seeds:
+        for task in TASKS:
+            if task.suite != options.suite or (options.tasks and task.name not in options.tasks):
+                continue
+            task = task if options.epochs is None else replace(task, epochs=options.epochs)
+            for optimizer in options.optimizers or task.optimizers:
+                for method in METHODS:
+                    if options.methods and method.name not in options.methods:
+                        continue
+                    for rate in method.rates:
+                        if options.rates is None or rate is None or rate in options.rates:
+                            yield Job(task, optimizer, method, rate, seed)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All result lines; one that was cut off while it was written is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("suite", choices=sorted({task.suite for task in TASKS}))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tasks", nargs="+", help="names of tasks; all of the suite without")
+    parser.add_argument("--optimizers", nargs="+", choices=sorted(OPTIMIZERS))
+    parser.add_argument("--methods", nargs="+", choices=[method.name for method in METHODS])
+    parser.add_argument("--rates", type=float, nargs="+", help="start rates and factors")
+    parser.add_argument("--epochs", type=int, help="instead of the task's own")
+    parser.add_argument("--data", type=Path, help="CIFAR-10 as .npz; downloaded without")
+    parser.add_argument("--out", type=Path, default=LINES)
+    parser.add_argument("--shard", default="0/1", help="K/N: every N-th run, from the K-th")
+    options = parser.parse_args()
+    part, parts = map(int, options.shard.split("/"))
+    todo = list(jobs(options))[part::parts]
+    console, loaded = Console(width=110), {}
+    for number, job in enumerate(todo, 1):
+        done = read_lines(options.out)
+        if any(all(line.get(k) == v for k, v in job.key.items()) for line in done):
+            continue
+        if job.task.name not in loaded:
+            loaded = {job.task.name: job.task.splits(options.data)}
+        line = train(job, loaded[job.task.name])
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        with open(options.out, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        rate = "" if job.rate is None else f" {job.rate:g}"
+        console.print(
+            f"{number}/{len(todo)} {job.task.name} {job.optimizer} {job.method.name}{rate} "
+            f"seed {job.seed}: test {line['test_accuracy']:.2%}, {line['seconds']:.0f} s",
+            highlight=False,
+        )
+
+
+if __name__ == "__main__":
+    main()
