@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from conftest import blobs, classifier
+from conftest import blobs, classifier, collected_warnings
 
 import adaptlr
 from adaptlr.writers import MemoryWriter
@@ -127,6 +127,40 @@ def test_own_validation_data_stands_in_for_that_of_fit():
     _, history = fit(callback, validation_data=None)
     assert len(history["val_loss"]) == len(history["loss"])
     assert rules(callback)[-1] == "stop"
+
+
+def test_a_trial_measures_averaged_weights_and_disturbs_nothing():
+    """The raise decides by held-out data; the steps before it are those of a run without."""
+    seen, x, y = {}, *blobs(640)
+    for held_out in (None, (x[:90], y[:90])):
+        keras.utils.set_random_seed(1)
+        callback = adaptlr.AutoLR(held_out)
+        record = seen[held_out is not None] = []
+
+        class Weights(keras.callbacks.Callback):
+            def on_train_batch_begin(self, batch, logs=None, record=record):
+                record.append(self.model.get_weights())
+
+        model = classifier(keras.optimizers.SGD(), keras.layers.Dropout(0.2))
+        model.fit(x, y, batch_size=8, epochs=18, verbose=0, callbacks=[callback, Weights()],
+                  validation_data=(x[:90], y[:90]))  # fmt: skip
+    moves = [r for r in callback.decisions if r.rule in ("raise", "undo")]
+    assert moves[0].rule == "raise"
+    assert "averaged weights" in moves[0].reason
+    for plain, tried in zip(seen[False][: moves[0].step], seen[True], strict=False):
+        for a, b in zip(plain, tried, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_without_validation_it_says_so_once_and_steers_on_the_training_loss():
+    callback = adaptlr.AutoLR(horizon=None)
+    with collected_warnings() as messages:
+        _, history = fit(callback, epochs=150, validation_data=None)
+    assert len(messages) == 1
+    assert "the training loss decides about the rate" in messages[0]
+    assert rules(callback)[-1] == "stop"
+    assert len(history["loss"]) < 150
+    assert history["accuracy"][-1] > 0.9
 
 
 def test_an_unknown_horizon_stops_by_itself():

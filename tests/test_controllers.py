@@ -160,8 +160,13 @@ def ramp(rate_at_minimum):
     return loss
 
 
-def drive(controller, run, loss_of_rate, monitored):
-    """Runs a controller against a made-up model; returns (step, decision) pairs."""
+def drive(controller, run, loss_of_rate, monitored, trial=None):
+    """Runs a controller against a made-up model; returns (step, decision) pairs.
+
+    In trials the metric falls with the logarithm of the steps, the faster the nearer the rate is
+    to `trial`.
+    """
+    progress = 0.0
     state = controller.init(run)
     state, decision = controller.update(state, Observation(0, 0))
     trace, due = [(0, decision)], decision.next_step or 10
@@ -171,6 +176,9 @@ def drive(controller, run, loss_of_rate, monitored):
             continue
         epoch = (step - 1) // run.steps_per_epoch
         value = monitored(epoch) if end else None
+        if trial is not None and not end and decision.measure:
+            progress += math.exp(-abs(math.log10(decision.scale / trial)))
+            value = 3.0 - math.log(1.0 + progress)
         seen = Observation(step, epoch, end, decision.scale, loss_of_rate(decision.scale), value)
         state, decision = controller.update(state, seen)
         due = decision.next_step or step + 10
@@ -239,6 +247,37 @@ class TestFeedback:
         assert trace[0][1].rule == "unprobed"
         assert trace[0][1].scale == 0.02
         assert not any(decision.exploring for _, decision in trace)
+
+    @pytest.mark.parametrize(("best", "raises"), [(0.01, 0), (0.2, 2)])
+    def test_a_raise_stays_while_it_pays_and_is_undone_when_not(self, best, raises):
+        run = dataclasses.replace(self.run, steps_per_epoch=1000, measurable=True)
+        controller = Feedback(Monitor(min_delta=0.0))
+        settled = drive(controller, run, ramp(0.1), lambda epoch: 1.0)[1]
+        rate = next(d.scale for _, d in settled if d.rule == "settle")
+        _, trace = drive(controller, run, ramp(0.1), lambda epoch: 1.0, trial=best)
+        moves = [d for _, d in trace if d.rule in ("raise", "undo")]
+        assert [d.rule for d in moves] == ["raise"] * (raises + 1) + ["undo"]
+        assert moves[-1].scale == pytest.approx(rate * 3**raises)
+        assert moves[-1].restore
+        assert all(d.snapshot for d in moves[:-1])
+
+    def test_probe_and_a_failed_trial_cost_at_most_five_per_cent(self):
+        run = dataclasses.replace(self.run, steps_per_epoch=1000, measurable=True)
+        _, trace = drive(Feedback(), run, ramp(0.1), lambda epoch: 1.0, trial=0.01)
+        steps = {d.rule: step for step, d in trace if d.rule != "hold"}
+        assert steps["settle"] + steps["undo"] - steps["raise"] <= 0.05 * 10_000
+
+    def test_without_a_metric_the_training_loss_ends_an_unknown_horizon(self):
+        run = dataclasses.replace(self.run, epochs=None)
+        _, trace = drive(Feedback(), run, ramp(0.1), lambda epoch: None)
+        assert trace[-1][1].stop
+        cool = next(d for _, d in trace if d.rule == "cool")
+        assert cool.reason.startswith("the training loss has not improved")
+
+    def test_a_metric_that_comes_late_takes_over_from_the_training_loss(self):
+        values = [None, None, None, None, *(1.0 / (epoch + 1) for epoch in range(6))]
+        _, trace = drive(Feedback(patience=5), self.run, ramp(0.1), values.__getitem__)
+        assert next(step for step, d in trace if d.rule == "cool") >= 740
 
     def test_a_curve_without_a_minimum_is_said_to_have_none(self):
         _, trace = drive(Feedback(), self.run, lambda rate: 2.3 + rate, lambda epoch: 1.0)

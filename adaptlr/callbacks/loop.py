@@ -111,6 +111,7 @@ class ControlLoop:
             epochs=epochs if plan.known_horizon else None,
             first_step=self._step,
             direction=direction,
+            measurable=self._measurable(),
         )
         self._schedule = plan.schedule(run)
         self._momentum = None if plan.momentum is None else plan.momentum(run)
@@ -179,8 +180,8 @@ class ControlLoop:
             self._check_owner = False
             self._require_ownership()
         if self._step >= self._next_average:
-            self._next_average = self._step + self._average_interval
             self._take_average()
+            self._next_average = self._step + self._average_spacing()
         if self._step >= self._next_control:
             self._synced_model()
             self._control(self._loss.read(), self._measured())
@@ -307,6 +308,11 @@ class ControlLoop:
             self._synced_model()
             self._average.update(self._step)
 
+    def _average_spacing(self) -> int:
+        """Steps to the next update: a young average has a short window and needs more of them."""
+        age = 0 if self._average is None else self._average.age
+        return max(1, min(self._average_interval, age // 32))
+
     def _swap_in(self) -> None:
         if self._average is None or self._average.swapped:
             return
@@ -316,11 +322,22 @@ class ControlLoop:
         self._synced_model()
         self._average.swap_in()
 
+    def _measurable(self) -> bool:
+        monitor = self._plan.controller.monitor
+        held_out = self._plan.validation_data is not None
+        return held_out and monitor is not None and monitor.name.startswith("val_")
+
     def _measured(self) -> float | None:
-        held_out = self._plan.validation_data
-        if not self._decision.measure or held_out is None:
+        if not (self._decision.measure and self._measurable()):
             return None
-        return self._monitored(evaluate(self._synced_model(), held_out))
+        if self._average is not None:
+            self._take_average()
+            self._average.swap_in()
+        measured = self._monitored(evaluate(self._synced_model(), self._plan.validation_data))
+        if self._average is not None:
+            self._synced_model()
+            self._average.swap_out()
+        return measured
 
     def _monitored(self, logs: dict[str, float]) -> float | None:
         monitor = self._plan.controller.monitor
@@ -333,11 +350,19 @@ class ControlLoop:
                 hint = " (nothing was validated in this epoch: pass validation_data to fit)"
             warnings.warn(
                 f"{self._owner}(monitor={monitor.name!r}): there is no such metric at the end of "
-                f"epoch {self._epoch + 1}{hint}; the rate is held until there is. Metrics: "
-                f"{', '.join(sorted(logs))}",
+                f"epoch {self._epoch + 1}{hint}; until there is, {self._without_metric()}. "
+                f"Metrics: {', '.join(sorted(logs))}",
                 stacklevel=4,
             )
         return None
+
+    def _without_metric(self) -> str:
+        if self._average is None:
+            return "the rate is held"
+        return (
+            "the training loss decides about the rate, over-fitting goes unseen, and the last "
+            "averaged weights count as the best"
+        )
 
     def _require_ownership(self) -> None:
         self._synced_model()

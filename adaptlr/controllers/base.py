@@ -20,6 +20,7 @@ class Run:
         epochs: Index of the epoch at which `fit` ends, or None for an unknown horizon.
         first_step: Steps trained before this `fit` began (`initial_epoch` counts).
         direction: Whether the monitored metric is better when lower or when higher.
+        measurable: Whether a decision with `measure` gets its measurement.
     """
 
     learning_rate: float
@@ -27,6 +28,7 @@ class Run:
     epochs: int | None = None
     first_step: int = 0
     direction: Direction = "min"
+    measurable: bool = False
 
     @property
     def last_step(self) -> int | None:
@@ -76,7 +78,7 @@ class Decision:
         keep_best: Remember the weights that were just measured as the best so far.
         restart_average: Start the running average of the weights anew.
         measure: Measure the monitored metric on the callback's held-out data at the next control
-            point too, if that is not the end of an epoch.
+            point too, if that is not the end of an epoch; of the averaged weights, if any.
         exploring: The coming steps are an experiment that a restore will undo; if `fit` ends
             before, the callback undoes it then, and the optimizer has its own rate again.
         stop: End the training.

@@ -1,4 +1,4 @@
-"""The autonomous controller: probe for a rate, hold it, cool down, stop."""
+"""The autonomous controller: probe for a rate, try a higher one, hold, cool down, stop."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Literal
 
 from adaptlr._checks import require_integer, require_number
 from adaptlr.controllers.base import Decision, Observation, Run
-from adaptlr.monitor import Monitor, MonitorState
+from adaptlr.controllers.trial import expected
+from adaptlr.monitor import Monitor, MonitorState, finite
 from adaptlr.range_test import RangeTest
 
 __all__ = ["Feedback", "FeedbackState"]
 
-Phase = Literal["start", "probe", "hold", "cool", "stopped"]
+Phase = Literal["start", "probe", "trial", "hold", "cool", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -25,21 +26,33 @@ class FeedbackState:
     last_step: int | None
     epoch_steps: int | None
     probe_steps: int
+    trial_steps: int  # 0 if nothing can be measured between epoch ends
     probe_losses: tuple[float, ...] = ()
-    rate: float = 0.0  # found by the probe, held until the cool-down
+    rate: float = 0.0  # held until the cool-down
+    settled: int = 0  # step after which the rate is in force
+    trial_until: int = 0
+    marks: tuple[tuple[int, float], ...] = ()  # steps since settled, metric there
+    raises: int = 0
     wait: int = 0
     cool_from: int = 0
     cool_until: int = 0
     monitor: MonitorState = field(default_factory=MonitorState)
+    # Stands in for the metric while nothing is validated.
+    training: MonitorState = field(default_factory=MonitorState)
+    epoch_losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """Finds a rate by a range test, holds it while the averaged weights improve, then cools.
+    """Finds a rate by a range test and trials, holds it while the weights improve, then cools.
 
     * *Probe*: an exponential ramp over at most `probe_share` of the run, undone afterwards. The
       rate is the geometric mean of the rate with the lowest loss and the rate that brought half
       of that fall (see `RangeTest`).
+    * *Trial*: if held-out data can be measured between epoch ends, the rate is raised by
+      `trial_factor` for `trial_share` of the run. If the metric gets better than it would have by
+      going on as before (see `expected`), the raise stays and the next is tried; else it is
+      undone.
     * *Hold*: the rate stays. The monitored metric is that of the running average of the weights,
       whose noise is small enough that a plateau shows within an epoch or two.
     * *Cool*: linear to zero, over the last `cool_share` of a known horizon, or, once the metric
@@ -47,6 +60,9 @@ class Feedback:
       Linear decay to zero is the strongest simple shape (arXiv 2502.15938), and a short cool-down
       after a constant rate reaches what a full decay does (arXiv 2405.18392).
     * At the end of the cool-down the training stops.
+
+    As long as nothing is validated, the mean training loss of the epochs stands in for the metric:
+    the rate is found and cooled, but nothing tells which weights generalise best.
 
     A ramp of fewer than twenty steps over seven decades reads noise. A run in which it would take
     more than a tenth, that is, one of fewer than 200 steps, is not probed: it trains at the rate
@@ -58,6 +74,10 @@ class Feedback:
         max_lr: Where it ends, > `min_lr`.
         probe_steps: Longest ramp, in steps, ≥ 20.
         probe_share: Its largest share of a known horizon, in (0, 1).
+        trial_share: Share of a known horizon that a trial takes, in [0, 1); 0 for no trials. An
+            unknown horizon gives it `probe_steps`; runs in which it would have fewer than twenty
+            steps do without.
+        trial_factor: What a trial multiplies the rate by, > 1.
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
         patience: Epochs without improvement that start the cool-down, ≥ 1.
 
@@ -78,6 +98,8 @@ class Feedback:
     max_lr: float = 10.0
     probe_steps: int = 100
     probe_share: float = 0.05
+    trial_share: float = 0.015
+    trial_factor: float = 3.0
     cool_share: float = 0.25
     patience: int = 3
 
@@ -86,22 +108,28 @@ class Feedback:
         require_number(self, "max_lr", above=self.min_lr)
         require_integer(self, "probe_steps", minimum=20)
         require_number(self, "probe_share", above=0.0, below=1.0)
+        require_number(self, "trial_share", minimum=0.0, below=1.0)
+        require_number(self, "trial_factor", above=1.0)
         require_number(self, "cool_share", above=0.0, below=1.0)
         require_integer(self, "patience", minimum=1)
 
     def init(self, run: Run) -> FeedbackState:
         """Returns the state before the probe."""
-        steps = self.probe_steps
-        if run.total_steps is not None:
-            steps = min(steps, max(20, int(self.probe_share * run.total_steps)))
-        too_short = run.total_steps is not None and steps > run.total_steps / 10
+        total = run.total_steps
+        probe = trial = self.probe_steps
+        if total is not None:
+            probe = min(probe, max(20, int(self.probe_share * total)))
+            trial = int(self.trial_share * total)
+        too_short = total is not None and probe > total / 10
+        measurable = run.measurable and self.trial_share > 0.0 and trial >= 20
         return FeedbackState(
             phase="start",
             scale=run.learning_rate,
             first_step=run.first_step,
             last_step=run.last_step,
             epoch_steps=run.steps_per_epoch,
-            probe_steps=0 if too_short else steps,
+            probe_steps=0 if too_short else probe,
+            trial_steps=trial if measurable else 0,
             monitor=self.monitor.init(run.direction),
         )
 
@@ -113,18 +141,31 @@ class Feedback:
             return self._start(state, observation)
         if state.phase == "probe":
             return self._probe(state, observation)
-        ahead = False
+        record = state.monitor.record
+        state = self._watch(state, observation)
+        ahead = state.monitor.record != record
+        phases = {"trial": self._trial, "hold": self._hold}
+        state, decision = phases.get(state.phase, self._cool)(state, observation)
+        return state, replace(decision, keep_best=ahead, snapshot=decision.snapshot or ahead)
+
+    def _watch(self, state: FeedbackState, observation: Observation) -> FeedbackState:
+        """Takes in an epoch's metric, or its training loss as long as there was no metric."""
+        losses = state.epoch_losses
+        if observation.loss is not None:
+            losses = (*losses, observation.loss)
+        if not observation.epoch_end:
+            return replace(state, epoch_losses=losses)
+        state = replace(state, epoch_losses=())
         if observation.monitored is not None:
             monitor, improved = self.monitor.update(state.monitor, observation.monitored)
-            ahead = monitor.record != state.monitor.record
             # Without a first finite value there is nothing that could have stopped improving.
             waiting = not improved and monitor.best is not None
-            state = replace(state, monitor=monitor, wait=state.wait + 1 if waiting else 0)
-        if state.phase == "hold":
-            state, decision = self._hold(state, observation)
-        else:
-            state, decision = self._cool(state, observation)
-        return state, replace(decision, keep_best=ahead, snapshot=ahead)
+            return replace(state, monitor=monitor, wait=state.wait + 1 if waiting else 0)
+        if state.monitor.best is None and losses:
+            training, improved = self.monitor.update(state.training, sum(losses) / len(losses))
+            waiting = not improved and training.best is not None
+            return replace(state, training=training, wait=state.wait + 1 if waiting else 0)
+        return state
 
     def _start(
         self, state: FeedbackState, observation: Observation
@@ -168,10 +209,61 @@ class Feedback:
             rate = self.min_lr * 1e3
             reason = f"{reading.verdict}; a cautious {rate:.3g} is tried"
         else:
-            reason = f"{reading.verdict}: their geometric mean {rate:.3g} is held"
+            reason = f"{reading.verdict}: their geometric mean {rate:.3g} is taken"
         reason += f"; the weights are those of before the ramp ({used} steps)"
-        state = replace(state, phase="hold", scale=rate, rate=rate, probe_losses=())
-        return state, Decision(rate, "settle", reason, restore=True, restart_average=True)
+        until = observation.step + state.trial_steps
+        state = replace(
+            state,
+            phase="trial" if state.trial_steps else "hold",
+            scale=rate,
+            rate=rate,
+            settled=observation.step,
+            trial_until=until,
+            probe_losses=(),
+        )
+        asked = until if state.trial_steps else None
+        return state, Decision(
+            rate,
+            "settle",
+            reason,
+            asked,
+            restore=True,
+            restart_average=True,
+            measure=asked is not None,
+        )
+
+    def _trial(
+        self, state: FeedbackState, observation: Observation
+    ) -> tuple[FeedbackState, Decision]:
+        step, value = observation.step, observation.monitored
+        # Validation data of `fit` need not be those that are measured between epoch ends.
+        if observation.epoch_end or value is None or step < state.trial_until:
+            until = max(state.trial_until, step + 1)
+            return state, Decision(state.scale, next_step=until, measure=True)
+        name, taken = self.monitor.name, step - state.settled
+        until = step + state.trial_steps
+        pending = replace(state, marks=(*state.marks, (taken, value)), trial_until=until)
+        if not state.marks:  # a second value is needed to know where the first was going
+            return pending, Decision(state.scale, next_step=until, measure=True)
+        if not state.raises:
+            return self._raise(pending, f"{name} of the averaged weights is {value:.6g}")
+        line = expected(state.marks, taken)
+        found = f"{name} {value:.6g} where the rate before would have led to {line:.6g}"
+        lower = state.monitor.direction == "min"
+        if finite(value) and (value < line if lower else value > line):
+            return self._raise(pending, f"{found}: the raise stays")
+        rate = state.rate / self.trial_factor
+        state = replace(state, phase="hold", rate=rate, scale=rate, marks=())
+        reason = f"{found}: back to {rate:.3g} ({state.trial_steps} steps undone)"
+        return state, Decision(rate, "undo", reason, restore=True, restart_average=True)
+
+    def _raise(self, state: FeedbackState, reason: str) -> tuple[FeedbackState, Decision]:
+        rate = state.rate * self.trial_factor
+        state = replace(state, rate=rate, scale=rate, raises=state.raises + 1)
+        reason += f"; {rate:.3g} is tried for {state.trial_steps} steps"
+        return state, Decision(
+            rate, "raise", reason, state.trial_until, snapshot=True, measure=True
+        )
 
     def _hold(
         self, state: FeedbackState, observation: Observation
@@ -186,15 +278,21 @@ class Feedback:
             if state.epoch_steps:  # whole epochs, so that the last weights are measured
                 cool_steps = -(-cool_steps // state.epoch_steps) * state.epoch_steps
             cool_steps = cool_steps if last is None else min(cool_steps, last - step)
-            reason = (
-                f"{self.monitor.name} of the averaged weights has not improved on "
-                f"{state.monitor.best:.6g} by more than its noise for {state.wait} epochs"
-            )
+            reason = self._stalled(state)
         if cool_steps is None:
             return state, Decision(state.scale)
         state = replace(state, phase="cool", cool_from=step, cool_until=step + cool_steps)
         reason += f": linear decay to zero over {cool_steps} steps"
         return state, Decision(state.scale, "cool", reason, self._next_cool(state, step))
+
+    def _stalled(self, state: FeedbackState) -> str:
+        if state.monitor.best is None:
+            what, best = "the training loss", state.training.best
+        else:
+            what, best = f"{self.monitor.name} of the averaged weights", state.monitor.best
+        return (
+            f"{what} has not improved on {best:.6g} by more than its noise for {state.wait} epochs"
+        )
 
     def _cool(
         self, state: FeedbackState, observation: Observation

@@ -49,10 +49,10 @@ class Snapshot:
 class RunningAverage:
     """Average of all floating-point variables of a model, over a window that grows with training.
 
-    `avg += (1 - β) (w - avg)` with `β = (1 - 1/t) ** (gamma + 1)`, a power-function average whose
-    width is a fixed share of the steps so far: about an eighth for gamma = 7 (Karras et al.,
-    arXiv 2312.02696, section 3.2). Updating every n-th step gives the same window, t then counts
-    updates.
+    `avg += (1 - β) (w - avg)` with `β = (1 - n/t) ** (gamma + 1)`, t steps after the start and n
+    after the update before: a power-function average whose width is a fixed share of the steps so
+    far, about an eighth for gamma = 7 (Karras et al., arXiv 2312.02696, section 3.2), whatever the
+    spacing of the updates.
 
     Batch normalisation keeps exponential averages itself, which with Keras' momentum of 0.99 still
     hold a third of their initial values after a hundred steps, and would make any early validation
@@ -79,20 +79,19 @@ class RunningAverage:
         """Forgets everything before the present weights; the best average is kept."""
         self._values = _read(self._variables)
         self._statistics = self._read_statistics()
-        self._updates = 0
-        self._step = step
+        self._start = self._step = step
 
     def update(self, step: int) -> None:
         """Takes in the weights that `step` steps of training have led to."""
         if step == self._step:
             return
-        self._updates += 1
-        weight = 1.0 - (1.0 - 1.0 / self._updates) ** (self._gamma + 1.0)
+        before, now = self._step - self._start, step - self._start
+        weight = 1.0 - (before / now) ** (self._gamma + 1.0)
         statistics = self._read_statistics()
         recent = {}
-        for key, now in statistics.items():
+        for key, statistic in statistics.items():
             kept = self._momenta[key] ** (step - self._step)
-            mean = (now - kept * self._statistics[key]) / (1.0 - kept)
+            mean = (statistic - kept * self._statistics[key]) / (1.0 - kept)
             recent[key] = keras.ops.maximum(mean, 0.0) if key in self._variances else mean
         present = [recent.get(id(v), v) for v in self._variables]
         self._values = [
@@ -100,6 +99,11 @@ class RunningAverage:
             for average, value in zip(self._values, present, strict=True)
         ]
         self._statistics, self._step = statistics, step
+
+    @property
+    def age(self) -> int:
+        """Steps that have gone into it."""
+        return self._step - self._start
 
     def _read_statistics(self) -> dict[int, Any]:
         variables = [v for v in self._variables if id(v) in self._momenta]

@@ -1,0 +1,223 @@
+"""Makes the tables of docs/benchmarks.md from the result lines.
+
+python examples/benchmark/tables.py           # writes docs/benchmarks.md
+python examples/benchmark/tables.py --check   # says whether it is up to date
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from run import LINES, read_lines
+
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+Line = dict[str, Any]
+Cell = tuple[str, str, str, int]  # suite, task, optimizer, seed
+ORACLE = "oracle"
+
+
+def cell_of(line: Line) -> Cell:
+    """Runs in the same cell saw the same batches from the same weights."""
+    return line["suite"], line["task"], line["optimizer"], line["seed"]
+
+
+def control(line: Line) -> list[float]:
+    """Control accuracy at the end of each epoch."""
+    return [epoch["val_accuracy"] for epoch in line["epochs"]]
+
+
+def by_cell(lines: Iterable[Line]) -> dict[Cell, dict[str, list[Line]]]:
+    """Cell → method → runs; the oracle is the decay that ends best on the control split."""
+    cells: dict[Cell, dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        cells[cell_of(line)][line["method"]].append(line)
+    for methods in cells.values():
+        if "decay" in methods:
+            methods[ORACLE] = [max(methods.pop("decay"), key=lambda line: control(line)[-1])]
+    return {cell: dict(methods) for cell, methods in cells.items() if "constant" in methods}
+
+
+# --- figures of one run against the others of its cell ------------------------------------------
+
+
+def steps_ratio(line: Line, constant: Line) -> float | None:
+    """Steps to the best control accuracy of the constant rate, as a share of its own; or None."""
+    target = max(control(constant))
+
+    def reached(run: Line) -> float | None:
+        return next((e["step"] for e in run["epochs"] if e["val_accuracy"] >= target), None)
+
+    mine, its = reached(line), reached(constant)
+    return None if mine is None or its is None else mine / its
+
+
+def error_ratio(line: Line, constant: Line) -> float:
+    """Test error ÷ that of the constant rate."""
+    return (1.0 - line["test_accuracy"]) / (1.0 - constant["test_accuracy"])
+
+
+def points(line: Line, other: Line) -> float:
+    """Test accuracy − that of another run, in percentage points."""
+    return 100.0 * (line["test_accuracy"] - other["test_accuracy"])
+
+
+def thrown_away(line: Line) -> float:
+    """Share of a run's steps that a restore undid."""
+    started, lost = 0, 0
+    for step, _, rule, _ in line["decisions"]:
+        if rule in ("probe", "raise"):
+            started = step
+        elif rule in ("settle", "undo"):
+            lost += step - started
+    return lost / line["steps"]
+
+
+def geometric(values: Sequence[float]) -> float:
+    """Geometric mean."""
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean."""
+    return sum(values) / len(values)
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def accuracy_table(cells: dict[Cell, dict[str, list[Line]]], methods: Sequence[str]) -> str:
+    """Mean test accuracy, a row for each task and optimizer."""
+    groups: dict[tuple[str, ...], list[dict[str, list[Line]]]] = defaultdict(list)
+    for (suite, task, optimizer, _), runs in sorted(cells.items()):
+        groups[suite, task, optimizer].append(runs)
+    rows = []
+    for (suite, task, optimizer), group in groups.items():
+        row = [f"{suite} {task}, {optimizer}", str(len(group))]
+        for method in methods:
+            found = [100.0 * runs[method][0]["test_accuracy"] for runs in group if method in runs]
+            short = "" if len(found) == len(group) else f" ({len(found)})"
+            row.append(f"{mean(found):.1f}{short}" if found else "–")
+        rows.append(row)
+    return markdown(["suite, task, optimizer", "seeds", *methods], rows)
+
+
+def figure_table(cells: dict[Cell, dict[str, list[Line]]], methods: Sequence[str]) -> str:
+    """The figures over all cells, a row for each method."""
+    rows = []
+    for method in methods:
+        pairs = [(runs[method][0], runs) for runs in cells.values() if method in runs]
+        if not pairs:
+            continue
+        ratios = [steps_ratio(line, runs["constant"][0]) for line, runs in pairs]
+        known = [r for r in ratios if r is not None]
+        reached = f"{geometric(known):.2f}" if known else "–"
+        if len(known) < len(ratios):
+            reached += f" ({len(ratios) - len(known)} never)"
+        errors = [error_ratio(line, runs["constant"][0]) for line, runs in pairs]
+        regret = [-points(line, runs[ORACLE][0]) for line, runs in pairs if ORACLE in runs]
+        worse = sum(points(line, runs["constant"][0]) < -0.5 for line, runs in pairs)
+        rows.append(
+            [
+                method,
+                str(len(pairs)),
+                reached,
+                f"{geometric(errors):.3f}",
+                f"{mean(regret):.2f} / {max(regret):.2f}" if regret else "–",
+                str(worse),
+            ]
+        )
+    head = ["method", "runs", "steps to target", "error ratio", "regret: mean / worst", "worse"]
+    return markdown(head, rows)
+
+
+def auto_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
+    """What concerns AutoLR alone: its start rates, its steps thrown away, the rates it found."""
+    rows = []
+    for (suite, task, optimizer, seed), runs in sorted(cells.items()):
+        autos = runs.get("AutoLR", [])
+        if not autos:
+            continue
+        tested = [100.0 * line["test_accuracy"] for line in autos]
+        line = autos[0]
+        held = [d for d in line["decisions"] if d[2] in ("settle", "raise", "undo", "unprobed")]
+        rows.append(
+            [
+                f"{suite} {task}, {optimizer}",
+                str(seed),
+                str(len(autos)),
+                f"{max(tested) - min(tested):.2f}",
+                f"{held[-1][1]:.2g}" if held else "–",
+                f"{100.0 * thrown_away(line):.1f} %",
+                f"{line['steps'] / line['epoch_steps']:.0f} of {line['planned_epochs']}",
+            ]
+        )
+    head = ["suite, task, optimizer", "seed", "start rates", "spread, points", "rate held",
+            "thrown away", "epochs"]  # fmt: skip
+    return markdown(head, rows)
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(r)} |" for r in [head, ["---"] * len(head), *rows])
+
+
+def sections(lines: list[Line]) -> dict[str, str]:
+    """Marker in the page → what stands there."""
+    cells = by_cell(lines)
+    seen = {method for runs in cells.values() for method in runs}
+    order = ["constant", "ReduceLROnPlateau", "CosineDecay", "SwapEMAWeights", "GreedyLR",
+             "PlateauLR", "CyclicalLR", "OneCycleLR", ORACLE, "AutoLR"]  # fmt: skip
+    methods = [m for m in order if m in seen] + sorted(seen - set(order))
+    tuned = {cell: runs for cell, runs in cells.items() if cell[0] != "held-out"}
+    apart = {cell: runs for cell, runs in cells.items() if cell[0] == "held-out"}
+    texts = {"accuracy": accuracy_table(tuned, methods), "figures": figure_table(tuned, methods),
+             "auto": auto_table(tuned), "made-by": made_by(lines)}  # fmt: skip
+    for suite in sorted({cell[0] for cell in tuned}):
+        part = {cell: runs for cell, runs in tuned.items() if cell[0] == suite}
+        texts[f"figures-{suite}"] = figure_table(part, methods)
+    if apart:
+        texts["held-out"] = accuracy_table(apart, methods) + "\n\n" + figure_table(apart, methods)
+    return texts
+
+
+def made_by(lines: list[Line]) -> str:
+    """Versions and hardware behind the tables."""
+    return "\n".join(f"* {text}" for text in sorted({line["made_by"] for line in lines}))
+
+
+def fill(page: str, texts: dict[str, str]) -> str:
+    """Puts each text between its markers."""
+
+    def section(match: re.Match[str]) -> str:
+        name = match[1]
+        text = texts.get(name, "(not run yet)")
+        return f"<!-- {name} -->\n\n{text}\n\n<!-- /{name} -->"
+
+    return re.sub(r"<!-- ([\w-]+) -->.*?<!-- /\1 -->", section, page, flags=re.DOTALL)
+
+
+def main(arguments: Sequence[str] | None = None, echo: Callable[[str], None] = print) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lines", type=Path, default=LINES)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--check", action="store_true", help="change nothing; 1 if out of date")
+    options = parser.parse_args(arguments)
+    page = options.page.read_text()
+    made = fill(page, sections(read_lines(options.lines)))
+    if options.check:
+        echo("up to date" if made == page else f"{options.page.name} is out of date")
+        return int(made != page)
+    options.page.write_text(made)
+    echo(f"{options.page.name} written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
