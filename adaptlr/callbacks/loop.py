@@ -119,7 +119,9 @@ class ControlLoop:
         self._schedule = plan.schedule(run)
         self._momentum = None if plan.momentum is None else plan.momentum(run)
         self._in_graph = self._compile_in(model, run)
-        self._about: dict[str, Any] | None = {**hyperparameters, **asdict(run)}
+        default = asdict(Run(0.0))
+        known = {name: x for name, x in asdict(run).items() if x != default[name]}
+        self._about: dict[str, Any] | None = {**hyperparameters, **known}
         self._state = plan.controller.init(run)
         self._record("start", f"{owner} takes over from a rate of {self._base:.6g}")
         self._control(None)

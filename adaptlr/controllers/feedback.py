@@ -8,7 +8,7 @@ from typing import Literal
 from adaptlr._checks import require_integer, require_number
 from adaptlr.controllers.base import Decision, Observation, Run
 from adaptlr.monitor import Monitor, MonitorState, finite
-from adaptlr.range_test import RangeTest
+from adaptlr.range_test import Curve, RangeTest
 
 __all__ = ["Feedback", "FeedbackState"]
 
@@ -163,7 +163,6 @@ class Feedback:
     ) -> tuple[FeedbackState, Decision]:
         reading = self._ramp(state).read(state.probe_losses)
         rate = reading.suggestion
-        curve = self._ramp(state).curve([x for x in state.probe_losses if finite(x)])
         used = observation.step - state.first_step
         if rate is None:
             rate = self.min_lr * 1e3
@@ -171,10 +170,18 @@ class Feedback:
         else:
             reason = f"{reading.verdict}: their geometric mean {rate:.3g} is held"
         reason += f"; the weights are those of before the ramp ({used} steps)"
+        curve = self._shown(state, reading.suggestion, reason)
         state = replace(state, phase="hold", scale=rate, rate=rate, probe_losses=())
         return state, Decision(
             rate, "settle", reason, restore=True, restart_average=True, curve=curve
         )
+
+    def _shown(self, state: FeedbackState, rate: float | None, verdict: str) -> Curve:
+        """The curve of the probe, with what was made of it."""
+        losses = [loss for loss in state.probe_losses if finite(loss)]
+        curve = self._ramp(state).curve(losses)
+        suggestions = {**curve.suggestions, "centre": rate}
+        return replace(curve, suggestions=suggestions, verdict=verdict)
 
     def _hold(
         self, state: FeedbackState, observation: Observation
