@@ -17,7 +17,7 @@ __all__ = ["read"]
 
 
 def read(path: str | os.PathLike[str]) -> MemoryWriter:
-    """Reads a run from disk into the writer that a live run would have filled.
+    r"""Reads a run from disk into the writer that a live run would have filled.
 
     Of sessions that overlap, because a run was killed and resumed, or a callback was used again,
     the later ones count, as in TensorBoard. A record that was torn by a kill is left out. What
@@ -38,7 +38,7 @@ def read(path: str | os.PathLike[str]) -> MemoryWriter:
     Example:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp(), "history.csv")
-        >>> _ = path.write_text("epoch,loss,val_loss\\n0,1.5,1.6\\n1,1.2,1.4\\n")
+        >>> _ = path.write_text("epoch,loss,val_loss\n0,1.5,1.6\n1,1.2,1.4\n")
         >>> read(path).series("epoch/val_loss")
         [(1, 1.6), (2, 1.4)]
     """
@@ -202,7 +202,7 @@ def _from_epochs(epochs: dict[int, dict[str, float]]) -> MemoryWriter:
     recorded.write_scalars(min(epochs), rate)
     for epoch, values in sorted(epochs.items()):
         recorded.write_scalars(epoch + 1, {f"epoch/{name}": x for name, x in values.items()})
-        shown = {name: values[name] for name in ("learning_rate", "loss") if name in values}
+        shown = {name: x for name, x in values.items() if name in ("learning_rate", "loss")}
         recorded.write_scalars(epoch + 1, shown)
     return recorded
 

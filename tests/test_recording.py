@@ -63,8 +63,7 @@ def test_a_torn_record_is_left_out(tmp_path, kind):
     writer = JSONLinesWriter(path) if kind == "jsonl" else TensorBoardWriter(path)
     for step in range(3):
         writer.write_scalars(step, {"loss": 1.0})
-    if kind == "jsonl":
-        writer.close()
+    writer.close()
     file = path if kind == "jsonl" else next(path.iterdir())
     file.write_bytes(file.read_bytes()[:-5])
     assert len(read(path).series("loss")) == 2
@@ -103,8 +102,8 @@ def test_a_csv_log_that_was_appended_to(tmp_path):
 def test_event_files_of_keras(tmp_path):
     pytest.importorskip("tensorflow")  # which Keras needs to write them
     history = fitted(
+        keras.callbacks.TensorBoard(tmp_path / "run", update_freq=1),  # reads the rate first
         keras.callbacks.ReduceLROnPlateau(patience=1, min_delta=9.0),
-        keras.callbacks.TensorBoard(tmp_path / "run", update_freq=1),
     )
     recorded = read(tmp_path / "run")
     for name in ("loss", "val_loss", "val_accuracy", "learning_rate"):
