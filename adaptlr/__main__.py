@@ -61,7 +61,7 @@ def _replay(options: argparse.Namespace) -> None:
     recorded = read(options.run)
     if options.learning_rate is not None:
         recorded.run["learning_rate"] = options.learning_rate
-    names = {name: getattr(controllers, name) for name in controllers.__all__}
+    names = {name: x for name, x in vars(controllers).items() if hasattr(x, "update")}
     names |= {"Monitor": Monitor, "RangeTest": RangeTest}
     runs = {"recorded": recorded}
     for text in options.controllers:
