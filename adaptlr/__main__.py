@@ -81,7 +81,7 @@ def _plot(options: argparse.Namespace, runs: dict[str, MemoryWriter]) -> None:
     if options.plot is not None:
         from adaptlr.plotting import comparison
 
-        comparison(runs, path=options.plot)
+        comparison(runs, marked="recorded", path=options.plot)
 
 
 def _print_decisions(run: MemoryWriter) -> None:

@@ -102,8 +102,8 @@ def comparison(
         runs: Recorded runs by the name to show, from `adaptlr.recording.read` or the
             `MemoryWriter` of a live one. Of a single run the training loss is drawn, too.
         metric: What to draw above the rates, by its tag.
-        marked: Name of the run (its first, of several) whose decisions are marked; None marks
-            those of a single run only.
+        marked: Name of the run that is drawn wide, with its decisions (of its first, of several);
+            None marks a single run only.
         path: File to save the figure to, in a format by its suffix, or None.
 
     Returns:
@@ -135,8 +135,9 @@ def comparison(
         # What a probe or a divergence did to it is off the scale.
         shown += sorted(value for _, value in loss)[: max(1, 9 * len(loss) // 10)]
     for i, (name, group) in enumerate(groups.items()):
-        # Ever thinner, so that a line is seen under one that covers it.
-        style = {"color": _COLOURS[i % len(_COLOURS)], "linewidth": max(1.0, 2.4 - 0.3 * i)}
+        # Wide and beneath, so that it is seen under one that covers it.
+        front = {"linewidth": 3.0, "zorder": 1.9} if name == marked else {"linewidth": 1.5}
+        style = {"color": _COLOURS[i % len(_COLOURS)], **front}
         _draw(above, [run.series(metric) for run in group], style)
         rates = [run.series("learning_rate") for run in group]
         _draw(below, rates, style, drawstyle="steps-post", label=name)
