@@ -17,10 +17,11 @@ __all__ = ["TensorBoardWriter"]
 
 _numbers = itertools.count()
 
-# The charts of the custom layout, two beside each other; a tag is a regular expression.
+# The charts of the custom layout, beside each other; a tag is a regular expression.
 _CHARTS = {
     "learning rate": ("^learning_rate$",),
-    "loss: training (raw weights), held-out": ("^loss$", "^epoch/val_loss$"),
+    "training loss (raw weights)": ("^loss$",),
+    "held-out loss (AutoLR: of averaged weights)": ("^epoch/val_loss$",),
     "monitored metric": ("^monitored$",),
     "phase: 1 probe, 2 trial, 3 hold, 4 cool-down, 5 done": ("^phase$",),
 }
