@@ -179,7 +179,7 @@ class TestWhatIsKnownOfARun:
     def described(self, callback_arguments=None, **fit):
         memory = MemoryWriter()
         callback = adaptlr.PlateauLR("loss", writers=[memory], **(callback_arguments or {}))
-        one_weight().fit(callbacks=[callback], verbose=0, **fit)
+        one_weight().fit(callbacks=[callback], **fit)
         return memory.run
 
     def test_arguments_optimizer_and_horizon(self):
