@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import keras
 import pytest
 from conftest import one_weight, steps, weight
@@ -31,6 +34,21 @@ def test_it_is_saved_with_the_model_and_goes_on(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.optimizer._learning_rate.schedule == schedule.schedule
     assert float(loaded.optimizer.learning_rate) == pytest.approx(schedule.schedule(3))
+
+
+def test_a_saved_model_loads_in_another_process_after_the_import(tmp_path):
+    optimizer = keras.optimizers.SGD(adaptlr.KerasSchedule(SCHEDULE, total_steps=6))
+    model = one_weight()
+    model.compile(optimizer, "mse")
+    model.save(tmp_path / "model.keras")
+    script = (
+        "import keras; from adaptlr import KerasSchedule; "
+        f"model = keras.models.load_model({str(tmp_path / 'model.keras')!r}); "
+        "print(model.optimizer._learning_rate.schedule)"
+    )
+    command = [sys.executable, "-c", script]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == repr(SCHEDULE)
 
 
 def test_it_serialises_as_keras_schedules_do():
