@@ -17,7 +17,7 @@ PIP_FAILED = { echo "Installing failed. TensorFlow has wheels for Python 3.10 to
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test test-all test-wheel check docs clean
+.PHONY: help demo reference test test-all test-wheel check docs clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -26,6 +26,11 @@ help:  ## show this list
 demo: $(VENV)/.demo  ## train on the digits and watch the rate
 	@echo "demo: examples/digits.py, about 1 minute"
 	@KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py
+
+reference: $(VENV)/.demo  ## train the runs in tensorboard_logs/reference again
+	@echo "reference: examples/digits.py into tensorboard_logs/reference, about 1 minute"
+	@rm -rf tensorboard_logs/reference
+	@KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py --out tensorboard_logs/reference
 
 test: $(VENV)/.dev  ## run the tests on TensorFlow
 	@echo "test: every test on TensorFlow, about 6 minutes"

@@ -1,14 +1,28 @@
 """Learning-rate control for Keras 3: found, adjusted and explained while the model trains."""
 
-from adaptlr import batch_size, controllers, plotting, schedules, writers
-from adaptlr.callbacks import AutoLR, CyclicalLR, LRFinder, OneCycleLR, PlateauLR, ScheduleLR
-from adaptlr.training import groups
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adaptlr import (
+        batch_size,
+        controllers,
+        plotting,
+        recording,
+        replay,
+        schedules,
+        writers,
+    )
+    from adaptlr.callbacks import AutoLR, CyclicalLR, LRFinder, OneCycleLR, PlateauLR, ScheduleLR
+    from adaptlr.training import groups
+    from adaptlr.training.keras_schedule import KerasSchedule
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AutoLR",
     "CyclicalLR",
+    "KerasSchedule",
     "LRFinder",
     "OneCycleLR",
     "PlateauLR",
@@ -18,6 +32,25 @@ __all__ = [
     "controllers",
     "groups",
     "plotting",
+    "recording",
+    "replay",
     "schedules",
     "writers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports at first use: reading a recorded run must not wait for Keras, nor need a backend."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "KerasSchedule":
+        return import_module("adaptlr.training.keras_schedule").KerasSchedule
+    if name == "groups":
+        return import_module("adaptlr.training.groups")
+    if name[0].isupper():
+        return getattr(import_module("adaptlr.callbacks"), name)
+    return import_module(f"adaptlr.{name}")
+
+
+def __dir__() -> list[str]:
+    return __all__

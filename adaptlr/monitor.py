@@ -9,11 +9,22 @@ from typing import Literal
 
 from adaptlr._checks import require_choice, require_number
 
-__all__ = ["Direction", "Mode", "Monitor", "MonitorState", "finite", "single"]
+__all__ = [
+    "Direction",
+    "Mode",
+    "Monitor",
+    "MonitorState",
+    "direction_by_name",
+    "finite",
+    "single",
+]
 
 Direction = Literal["min", "max"]
 Mode = Literal["auto", "min", "max"]
 Threshold = Literal["absolute", "relative", "noise"]
+
+_HIGHER = ("acc", "auc", "precision", "recall", "f1", "iou", "dice", "r2", "psnr", "ssim")
+_LOWER = ("loss", "error", "crossentropy", "perplexity", "hinge", "divergence", "mse", "mae")
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,23 @@ class Monitor:
         # A window of about ten values: long enough for a variance, short enough to follow the
         # noise down when the rate is cut.
         return state.variance + (seen - state.variance) / min(state.count - 1, 10)
+
+
+def direction_by_name(name: str) -> Direction:
+    """Returns the direction that a metric of this name usually has.
+
+    Raises:
+        ValueError: If the name does not tell.
+    """
+    word = name.removeprefix("val_").lower()
+    if any(part in word for part in _LOWER):
+        return "min"
+    if any(part in word for part in _HIGHER):
+        return "max"
+    raise ValueError(
+        f"it cannot be told whether {name!r} is better when lower or when higher. Pass "
+        f"mode='min' or mode='max'. Received: monitor={name!r}, mode='auto'"
+    )
 
 
 def finite(value: float) -> bool:

@@ -10,6 +10,7 @@ error is half a percent; 2 CPU cores, TensorFlow 2.21, Keras 3.15.
 
     python examples/digits.py                            # one seed, every decision explained
     python examples/digits.py --seeds 0 1 2 --markdown   # the table of the README
+    python examples/digits.py --out tensorboard_logs/reference   # the runs that are committed
 """
 
 import argparse
@@ -23,13 +24,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from sklearn.datasets import load_digits
 
 import adaptlr
+from adaptlr.plotting import comparison
 
 TRAIN, CONTROL = 1000, 300  # of 1797 images; the other 497 are the test split
 BATCH = 50  # 20 steps an epoch: small enough to see the rate act within one
@@ -51,7 +52,6 @@ class Method:
     folder: str
     rate: float
     callback: partial
-    colour: str
 
 
 METHODS = [
@@ -60,14 +60,12 @@ METHODS = [
         "constant",
         STANDARD,
         partial(adaptlr.ScheduleLR, adaptlr.schedules.Constant(STANDARD)),  # logs, changes nothing
-        "#7a7a7a",
     ),
     Method(
         "PlateauLR",
         "plateau",
         10 * STANDARD,  # it only lowers, so it starts high: a rate picked by hand
         partial(adaptlr.PlateauLR, factor=0.3, patience=2),  # Keras' patience of 10 is half a run
-        "#d98200",
     ),
     Method(
         "CyclicalLR",
@@ -76,24 +74,25 @@ METHODS = [
         partial(  # a decade around the standard rate, half a cycle in two epochs as Smith advises
             adaptlr.CyclicalLR, 0.0003, 0.003, step_size=2 * TRAIN // BATCH, mode="triangular2"
         ),
-        "#2a9d6f",
     ),
-    Method("AutoLR from 1e-6", "auto", TOO_LOW, partial(adaptlr.AutoLR), "#2457c5"),
-    Method("AutoLR from 1.0", "auto_from_1", TOO_HIGH, partial(adaptlr.AutoLR), "#8fb4f5"),
+    Method("AutoLR from 1e-6", "auto", TOO_LOW, partial(adaptlr.AutoLR)),
+    Method("AutoLR from 1.0", "auto_from_1", TOO_HIGH, partial(adaptlr.AutoLR)),
 ]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one run left behind: every series is a list of (step, value)."""
+    """What one run left behind."""
 
     method: Method
-    rates: list
-    losses: list
-    accuracies: list
-    decisions: list
+    log: adaptlr.writers.MemoryWriter
     settled: float
     test: float
+
+    @property
+    def accuracies(self):
+        """Control accuracy at each epoch's end, as (step, value)."""
+        return self.log.series("epoch/val_accuracy")
 
     @property
     def best(self):
@@ -162,8 +161,8 @@ def run(method, seed, epochs, log_dir, console):
     train, control, test = load_splits(seed)
     keras.utils.set_random_seed(seed)
     model = build_model(method.rate)
-    memory = adaptlr.writers.MemoryWriter()
-    callback = method.callback(log_dir=log_dir, writers=[memory])
+    log = adaptlr.writers.MemoryWriter()
+    callback = method.callback(log_dir=log_dir, writers=[log])
     model.fit(
         *train,
         validation_data=control,
@@ -172,22 +171,13 @@ def run(method, seed, epochs, log_dir, console):
         callbacks=[callback, ProgressBar(method.title, console)],
         verbose=0,
     )
-    rates = series(memory, "learning_rate")
     settled = getattr(callback, "learning_rate", None)
     return Result(
         method,
-        rates,
-        series(memory, "epoch/val_loss"),
-        series(memory, "epoch/val_accuracy"),
-        callback.decisions,
-        rates[-1][1] if settled is None else settled,
+        log,
+        log.series("learning_rate")[-1][1] if settled is None else settled,
         model.evaluate(*test, batch_size=len(test[0]), verbose=0, return_dict=True)["accuracy"],
     )
-
-
-def series(memory, tag):
-    """Returns what was logged under a tag, as (step, value)."""
-    return [(step, values[tag]) for step, values in memory.scalars if tag in values]
 
 
 def spread(values, form):
@@ -213,7 +203,7 @@ def rows(results):
             spread([r.best for r in runs], "{:.1%}".format),
             spread([r.test for r in runs], "{:.1%}".format),
             spread([r.steps_to(t) for r, t in zip(runs, targets, strict=True)], "{:.0f}".format),
-            spread([len(r.losses) for r in runs], "{:.0f}".format),
+            spread([len(r.accuracies) for r in runs], "{:.0f}".format),
             spread([r.settled for r in runs], "{:.2g}".format),
         ]
 
@@ -232,52 +222,6 @@ def notes(seeds):
         f"{count}; {device}, {os.cpu_count()} cores; Python {platform.python_version()}, "
         f"Keras {keras.__version__}, {made_by}."
     )
-
-
-# What a decision is called in the picture, and its side of the line: a stop can be close to its
-# cool-down.
-MARKS = {
-    "settle": ("rate found", "center"),
-    "diverged": ("restore", "center"),
-    "cool": ("cool-down", "right"),
-    "stop": ("stop", "left"),
-}
-
-
-def draw(results, path):
-    """Rate over time under validation loss over time, AutoLR's decisions marked."""
-    figure = Figure(figsize=(9, 6.2), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    for result in results:
-        style = {
-            "color": result.method.colour,
-            "linewidth": 2.6 if result.method.folder == "auto" else 1.5,
-            "linestyle": "--" if result.method.folder == "auto_from_1" else "-",
-        }
-        top.plot(*zip(*result.losses, strict=True), label=result.method.title, **style)
-        bottom.plot(*zip(*result.rates, strict=True), drawstyle="steps-post", **style)
-    top.set(yscale="log", ylabel="validation loss")
-    bottom.set(yscale="log", ylabel="learning rate", xlabel="training step")
-    top.legend(frameon=False, loc="upper right")
-    auto = next(r for r in results if r.method.folder == "auto")
-    for decision in auto.decisions:
-        if decision.rule in MARKS:
-            mark(top, bottom, decision.step, *MARKS[decision.rule], auto.method.colour)
-    for axes in (top, bottom):
-        axes.grid(color="#eeeeee", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color("#999999")
-        axes.margins(x=0.02)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-
-
-def mark(top, bottom, step, name, side, colour):
-    """A thin line through both panels, named above them."""
-    for axes in (top, bottom):
-        axes.axvline(step, color=colour, linewidth=0.8, alpha=0.5, zorder=1)
-    top.annotate(name, (step, 1.01), xycoords=("data", "axes fraction"), ha=side, color=colour)
 
 
 def table(title, headings, cells):
@@ -316,11 +260,12 @@ def main():
     console.print(table("Result", HEADINGS, lines))
     console.print(notes(options.seeds), style="dim", highlight=False)
     auto = results["auto"][0]
-    moves = [(str(d.step), f"{d.learning_rate:.3g}", d.rule, d.reason) for d in auto.decisions]
+    moves = [(str(d.step), f"{d.learning_rate:.3g}", d.rule, d.reason) for d in auto.log.decisions]
     console.print()
     console.print(table("Every move of AutoLR from 1e-6", ["step", "rate", "rule", "why"], moves))
     picture = options.out / "digits.png"
-    draw([runs[0] for runs in results.values()], picture)
+    logs = {runs[0].method.title: [run.log for run in runs] for runs in results.values()}
+    comparison(logs, marked=auto.method.title, path=picture)
     console.print(f"\npicture:     {picture}", highlight=False, soft_wrap=True)
     tensorboard = Path(sys.executable).with_name("tensorboard")
     shown = os.path.relpath(tensorboard) if tensorboard.exists() else "tensorboard"

@@ -61,7 +61,7 @@ def test_public_callbacks_are_documented_with_an_example(name):
 def test_import_loads_neither_tensorflow_nor_tensorboard(backend):
     pytest.importorskip(backend)
     script = (
-        "import sys, adaptlr; "
+        "import sys, adaptlr.callbacks; "
         "print([m for m in ('tensorflow', 'tensorboard', 'matplotlib') if m in sys.modules])"
     )
     # Keras itself imports TensorFlow where it is installed; see how much of that is ours.
@@ -73,6 +73,17 @@ def test_import_loads_neither_tensorflow_nor_tensorboard(backend):
         return ran.stdout
 
     assert run(script) == run(script.replace("adaptlr", "keras"))
+
+
+def test_reading_a_recorded_run_loads_no_keras():
+    script = "import sys, adaptlr.__main__; assert 'keras' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_what_is_imported_at_first_use_is_all_there():
+    assert set(adaptlr.__all__) <= set(dir(adaptlr))
+    with pytest.raises(AttributeError, match="no attribute 'AutoRL'"):
+        _ = adaptlr.AutoRL
 
 
 def test_the_core_imports_no_framework():
@@ -90,7 +101,8 @@ def test_the_core_imports_no_framework():
 
 def test_imports_run_one_way():
     """callbacks → training, writers, controllers → schedules, monitor."""
-    rank = {"callbacks": 0, "training": 1, "writers": 1, "controllers": 1}
+    rank = {"callbacks": 0, "__main__": 0, "replay": 1, "recording": 1, "plotting": 1}
+    rank |= {"training": 1, "writers": 1, "controllers": 1}
     root = Path(adaptlr.__file__).parent
     for path in root.rglob("*.py"):
         here = path.relative_to(root).parts[0].removesuffix(".py")

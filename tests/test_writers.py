@@ -6,12 +6,14 @@ import math
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from conftest import collected_warnings, one_weight, steps, weight
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import adaptlr
+from adaptlr.range_test import RangeTest
 from adaptlr.schedules import Constant
 from adaptlr.writers import JSONLinesWriter, MemoryWriter, MultiWriter, Record, TensorBoardWriter
 
@@ -79,6 +81,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     def test_tensorflow_is_not_imported(self, tmp_path):
         script = f"""
 import sys
+from dataclasses import replace
 from adaptlr.writers.base import Record
 from adaptlr.writers.tensorboard import TensorBoardWriter
 before = "tensorflow" in sys.modules
@@ -170,3 +173,64 @@ def test_a_fit_writes_rate_metric_and_decisions(tmp_path, times):
     assert [e.step for e in events.Scalars("monitored")][-3:] == [4, 8, 12]
     assert "**start**" in texts(events)[0]
     assert "**plateau** at step 8" in texts(events)[1]
+
+
+class TestWhatIsKnownOfARun:
+    def described(self, callback_arguments=None, **fit):
+        memory = MemoryWriter()
+        callback = adaptlr.PlateauLR("loss", writers=[memory], **(callback_arguments or {}))
+        one_weight().fit(callbacks=[callback], **fit)
+        return memory.run
+
+    def test_arguments_optimizer_and_horizon(self):
+        run = self.described({"patience": 3, "log_dir": None}, **{**steps(40), "batch_size": 4})
+        assert run.pop("factor") == pytest.approx(0.1)
+        assert {
+            "callback": "PlateauLR",
+            "patience": 3,
+            "monitor": "loss",
+            "optimizer": "SGD",
+            "learning_rate": 1.0,
+            "steps_per_epoch": 10,
+            "epochs": 1,
+            "batch_size": 4,
+        }.items() <= run.items()
+        assert not {"log_dir", "writers", "verbose"} & set(run)
+
+    def test_the_batch_size_is_left_out_where_only_a_remainder_was_seen(self):
+        assert "batch_size" not in self.described(**{**steps(3), "batch_size": 4})
+        assert self.described(**{**steps(30), "batch_size": 4})["batch_size"] == 4
+
+    def test_it_can_be_written_whatever_the_arguments(self, tmp_path):
+        path = tmp_path / "run.jsonl"
+        callback = adaptlr.ScheduleLR(
+            lambda step: 0.5, log_dir=tmp_path / "run", writers=[JSONLinesWriter(path)]
+        )
+        one_weight().fit(**steps(4), callbacks=[callback])
+        runs = [json.loads(line) for line in path.read_text().splitlines() if '"run"' in line]
+        assert runs[0]["run"]["schedule"] == "..."
+
+
+def test_the_curve_of_a_finder_is_logged_as_an_image_if_it_can_be_drawn(tmp_path, monkeypatch):
+    curve = RangeTest(1e-3, 1.0, num_steps=4).curve([2.0, 2.0, 1.0, 0.5, 3.0])
+    record = replace(RECORD, curve=curve)
+    for name, without in (("with", False), ("without", True)):
+        if without:
+            monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as if not installed
+        writer = TensorBoardWriter(tmp_path / name)
+        writer.write_decision(record)
+        writer.close()
+    assert accumulated(tmp_path / "with").Tags()["images"] == ["range_test"]
+    without = accumulated(tmp_path / "without")
+    assert without.Tags()["images"] == []
+    assert len(texts(without)) == 1
+
+
+def test_decisions_of_one_step_share_a_text(tmp_path):
+    writer = TensorBoardWriter(tmp_path)
+    for record in (RECORD, replace(RECORD, rule="stop"), replace(RECORD, step=8)):
+        writer.write_decision(record)
+    writer.close()
+    first, both, next_step = texts(accumulated(tmp_path))
+    assert both.startswith(f"{first}\n\n**stop**")
+    assert next_step.startswith("**plateau** at step 8")

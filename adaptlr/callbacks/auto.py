@@ -76,6 +76,7 @@ class AutoLR(LearningRateCallback):
                 validation_data=validation_data,
                 known_horizon=horizon == "auto",
             ),
+            locals(),
             log_dir=log_dir,
             writers=writers,
             verbose=verbose,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,10 +12,14 @@ import keras
 from adaptlr.callbacks.direction import metric_direction
 from adaptlr.callbacks.loop import ControlLoop, Plan
 from adaptlr.monitor import Direction
+from adaptlr.notation import pasteable
 from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.writers import MultiWriter, Record, TensorBoardWriter, Writer
 
 __all__ = ["LearningRateCallback"]
+
+# Arguments that say where to log or what to measure on, and nothing about the training.
+_NOT_COMPARED = ("validation_data", "log_dir", "writers", "verbose", "backup_dir")
 
 
 class LearningRateCallback(keras.callbacks.Callback):
@@ -31,6 +36,7 @@ class LearningRateCallback(keras.callbacks.Callback):
 
     Args:
         plan: The open loop, the closed loop, and what surrounds them.
+        arguments: At least the arguments that the public callback was constructed with, by name.
         log_dir: Directory for TensorBoard event files, or None.
         writers: More places to log to.
         verbose: 1 prints each decision, 0 none.
@@ -41,6 +47,7 @@ class LearningRateCallback(keras.callbacks.Callback):
     def __init__(
         self,
         plan: Plan,
+        arguments: Mapping[str, Any],
         *,
         log_dir: str | os.PathLike[str] | None,
         writers: Sequence[Writer],
@@ -49,10 +56,20 @@ class LearningRateCallback(keras.callbacks.Callback):
         super().__init__()
         self.decisions: list[Record] = []
         self._plan = plan
+        names = inspect.signature(type(self)).parameters
+        self._arguments = {name: arguments[name] for name in names}
         self._writers = [*writers, *([] if log_dir is None else [TensorBoardWriter(log_dir)])]
         self._verbose = verbose
         self._loop: ControlLoop | None = None
         self._state: Any = None  # of the controller, after `fit`
+
+    def __repr__(self) -> str:
+        given = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            text, default = pasteable(self._arguments[name]), parameter.default
+            if default is parameter.empty or text != pasteable(default):
+                given.append(f"{name}={text}")
+        return f"{type(self).__name__}({', '.join(given)})"
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Checks the optimizer and the monitor before the first batch."""
@@ -108,9 +125,19 @@ class LearningRateCallback(keras.callbacks.Callback):
             epoch=epoch,
             epochs=self.params.get("epochs"),
             epoch_steps=self.params.get("steps"),
+            hyperparameters=self._hyperparameters(),
             writer=MultiWriter(self._writers),
             announce=self._announce,
         )
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        monitor = self._plan.controller.monitor
+        return {
+            "callback": type(self).__name__,
+            **{n: _plain(x) for n, x in self._arguments.items() if n not in _NOT_COMPARED},
+            "monitor": None if monitor is None else monitor.name,
+            "optimizer": ", ".join(type(leaf).__name__ for leaf in self._rate.leaves),
+        }
 
     def _announce(self, record: Record) -> None:
         self.decisions.append(record)
@@ -120,3 +147,7 @@ class LearningRateCallback(keras.callbacks.Callback):
                 f"{record.learning_rate:.4g}: {record.rule}: {record.reason}",
                 flush=True,
             )
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str | type(None)) else pasteable(value)

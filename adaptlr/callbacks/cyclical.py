@@ -80,6 +80,7 @@ class CyclicalLR(LearningRateCallback):
                 schedule=lambda run: schedule,
                 momentum=_inverse(self, momentum, lambda run: cycle),
             ),
+            locals(),
             log_dir=log_dir,
             writers=writers,
             verbose=verbose,
@@ -147,6 +148,7 @@ class OneCycleLR(LearningRateCallback):
         )
         super().__init__(
             Plan(Constant(), schedule=cycle, momentum=_inverse(self, momentum, cycle)),
+            locals(),
             log_dir=log_dir,
             writers=writers,
             verbose=verbose,

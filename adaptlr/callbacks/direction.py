@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from adaptlr.monitor import Direction, Monitor
+from adaptlr.monitor import Direction, Monitor, direction_by_name
 
 __all__ = ["metric_direction"]
-
-_HIGHER = ("acc", "auc", "precision", "recall", "f1", "iou", "dice", "r2", "psnr", "ssim")
-_LOWER = ("loss", "error", "crossentropy", "perplexity", "hinge", "divergence", "mse", "mae")
 
 
 def metric_direction(model: Any, monitor: Monitor) -> Direction:
@@ -29,14 +26,7 @@ def metric_direction(model: Any, monitor: Monitor) -> Direction:
         direction = getattr(metric, "_direction", None)
         if metric.name == name and direction in ("up", "down"):
             return "max" if direction == "up" else "min"
-    if any(word in name.lower() for word in _LOWER):
-        return "min"
-    if any(word in name.lower() for word in _HIGHER):
-        return "max"
-    raise ValueError(
-        f"it cannot be told whether {monitor.name!r} is better when lower or when higher. Pass "
-        f"mode='min' or mode='max'. Received: monitor={monitor.name!r}, mode='auto'"
-    )
+    return direction_by_name(monitor.name)
 
 
 def _flatten(metrics: Any) -> Iterator[Any]:

@@ -96,6 +96,7 @@ class LRFinder(LearningRateCallback):
                 schedule=lambda run: Constant(1.0),  # the scale is the rate itself
                 validation_data=validation_data,
             ),
+            locals(),
             log_dir=log_dir,
             writers=writers,
             verbose=verbose,

@@ -6,18 +6,20 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any
 
 from adaptlr.controllers import Constant, Controller, Decision, Observation, Run
 from adaptlr.monitor import Direction
+from adaptlr.range_test import Curve
 from adaptlr.schedules import Constant as ConstantRate
 from adaptlr.training.evaluation import TrainingLoss, evaluate
 from adaptlr.training.in_graph import InGraph, compiles_steps
 from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.training.weights import RunningAverage, Snapshot
 from adaptlr.writers import Record, Writer
+from adaptlr.writers.base import PHASES
 
 __all__ = ["ControlLoop", "Plan"]
 
@@ -65,6 +67,7 @@ class ControlLoop:
         epoch: Index of the first epoch.
         epochs: Index of the epoch at which `fit` ends, or None.
         epoch_steps: Steps in an epoch, or None if unknown.
+        hyperparameters: What to log of the callback and the model, by name.
         writer: Where to log.
         announce: Called with each decision's record.
     """
@@ -80,6 +83,7 @@ class ControlLoop:
         epoch: int,
         epochs: int | None,
         epoch_steps: int | None,
+        hyperparameters: dict[str, Any],
         writer: Writer,
         announce: Callable[[Record], None],
     ) -> None:
@@ -116,6 +120,9 @@ class ControlLoop:
         self._schedule = plan.schedule(run)
         self._momentum = None if plan.momentum is None else plan.momentum(run)
         self._in_graph = self._compile_in(model, run)
+        default = asdict(Run(0.0))
+        known = {name: x for name, x in asdict(run).items() if x != default[name]}
+        self._about: dict[str, Any] | None = {**hyperparameters, **known}
         self._state = plan.controller.init(run)
         self._record("start", f"{owner} takes over from a rate of {self._base:.6g}")
         self._control(None)
@@ -242,9 +249,17 @@ class ControlLoop:
         self._apply_rate()
         self._plan_next()
         if decision.rule != "hold":
-            self._record(decision.rule, decision.reason)
-        scalars = {"learning_rate": self._rate, "loss": loss, "monitored": monitored}
+            self._record(decision.rule, decision.reason, decision.curve)
+        phase = PHASES.get(_phase(self._state))
+        scalars = {
+            "learning_rate": self._rate,
+            "loss": loss,
+            "monitored": monitored,
+            "phase": phase,
+        }
         self._writer.write_scalars(step, {k: v for k, v in scalars.items() if v is not None})
+        if self._about is not None and step > self._epoch_start:
+            self._describe(self._about, epoch_end)
 
     def _carry_out(self, decision: Decision) -> None:
         model = self._synced_model()
@@ -376,8 +391,23 @@ class ControlLoop:
                 f"by adaptlr.ScheduleLR(schedule, controller)."
             )
 
-    def _record(self, rule: str, reason: str) -> None:
+    def _describe(self, about: dict[str, Any], epoch_end: bool) -> None:
+        # Keras tells no callback the batch size: it shows once some batches were seen, unless the
+        # last of an epoch, which may be smaller, is among them.
+        self._about = None
+        if not epoch_end and self._loss.samples:
+            about["batch_size"] = round(self._loss.samples / (self._step - self._epoch_start))
+        self._writer.write_run(self._step, about)
+
+    def _record(self, rule: str, reason: str, curve: Curve | None = None) -> None:
         rate = self._base if self._rate is None else self._rate
-        record = Record(self._step, self._epoch, rate, rule, reason)
+        record = Record(self._step, self._epoch, rate, rule, reason, curve)
         self._announce(record)
         self._writer.write_decision(record)
+
+
+def _phase(state: Any) -> str:
+    """The phase of a controller's state, or of the controller inside a wrapper, if it has any."""
+    while hasattr(state, "inner"):
+        state = state.inner
+    return getattr(state, "phase", "")

@@ -94,6 +94,7 @@ class PlateauLR(LearningRateCallback):
                 controller,
                 schedule=schedule,
             ),
+            locals(),
             log_dir=log_dir,
             writers=writers,
             verbose=verbose,

@@ -59,6 +59,7 @@ class ScheduleLR(LearningRateCallback):
                 Constant() if controller is None else controller,
                 schedule=lambda run: schedule,
             ),
+            locals(),
             log_dir=log_dir,
             writers=writers,
             verbose=verbose,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from adaptlr.monitor import Direction, Monitor
+from adaptlr.range_test import Curve
 
 __all__ = ["Controller", "Decision", "Observation", "Run"]
 
@@ -82,6 +83,7 @@ class Decision:
         exploring: The coming steps are an experiment that a restore will undo; if `fit` ends
             before, the callback undoes it then, and the optimizer has its own rate again.
         stop: End the training.
+        curve: The range test behind this decision, for the log.
     """
 
     scale: float
@@ -95,6 +97,7 @@ class Decision:
     measure: bool = False
     exploring: bool = False
     stop: bool = False
+    curve: Curve | None = None
 
 
 class Controller(Protocol):

@@ -9,7 +9,7 @@ from adaptlr._checks import require_integer, require_number
 from adaptlr.controllers.base import Decision, Observation, Run
 from adaptlr.controllers.trial import expected
 from adaptlr.monitor import Monitor, MonitorState, finite
-from adaptlr.range_test import RangeTest
+from adaptlr.range_test import Curve, RangeTest
 
 __all__ = ["Feedback", "FeedbackState"]
 
@@ -211,6 +211,7 @@ class Feedback:
         else:
             reason = f"{reading.verdict}: their geometric mean {rate:.3g} is taken"
         reason += f"; the weights are those of before the ramp ({used} steps)"
+        curve = self._shown(state, reading.suggestion, reason)
         until = observation.step + state.trial_steps
         state = replace(
             state,
@@ -230,7 +231,15 @@ class Feedback:
             restore=True,
             restart_average=True,
             measure=asked is not None,
+            curve=curve,
         )
+
+    def _shown(self, state: FeedbackState, rate: float | None, verdict: str) -> Curve:
+        """The curve of the probe, with what was made of it."""
+        losses = [loss for loss in state.probe_losses if finite(loss)]
+        curve = self._ramp(state).curve(losses)
+        suggestions = {**curve.suggestions, "centre": rate}
+        return replace(curve, suggestions=suggestions, verdict=verdict)
 
     def _trial(
         self, state: FeedbackState, observation: Observation

@@ -86,7 +86,10 @@ class RangeFinder:
         rate = curve.suggestions["centre"]
         found = "" if rate is None else f": their geometric mean {rate:.3g} is suggested"
         return state, replace(
-            end, rule="unclear" if rate is None else "found", reason=f"{curve.verdict}{found}"
+            end,
+            rule="unclear" if rate is None else "found",
+            reason=f"{curve.verdict}{found}",
+            curve=curve if curve.losses else None,
         )
 
     def _take_in(self, state: RangeFinderState, observation: Observation) -> RangeFinderState:

@@ -40,6 +40,11 @@ class TrainingLoss:
         self._total, self._count = total, count
         return seen / samples if samples > 0.0 else None
 
+    @property
+    def samples(self) -> float:
+        """Samples trained since the epoch began, when last read."""
+        return self._count
+
     def reset(self) -> None:
         """Starts from zero, after the model's metrics were reset."""
         self._total, self._count = 0.0, 0.0

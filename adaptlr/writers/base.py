@@ -1,13 +1,27 @@
-"""Where rates, metrics and decisions are written: three methods, and a writer made of writers."""
+"""Where rates, metrics and decisions are written: four methods, and a writer made of writers."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from adaptlr.range_test import Curve
 
 __all__ = ["MemoryWriter", "MultiWriter", "Record", "Writer"]
+
+# The scalar `phase` of a controller that goes through phases.
+PHASES = {
+    "start": 0,
+    "probe": 1,
+    "ramp": 1,
+    "trial": 2,
+    "hold": 3,
+    "cool": 4,
+    "stopped": 5,
+    "done": 5,
+}
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,7 @@ class Record:
         learning_rate: The rate from this step on.
         rule: Name of the rule that fired.
         reason: Why, in one sentence.
+        curve: The range test that it was read off, if it was.
     """
 
     step: int
@@ -27,10 +42,14 @@ class Record:
     learning_rate: float
     rule: str
     reason: str
+    curve: Curve | None = field(default=None, repr=False)
 
 
 class Writer(Protocol):
     """Takes what a callback logs. What a method has written survives a kill of the process."""
+
+    def write_run(self, step: int, description: Mapping[str, Any]) -> None:
+        """Writes what is known of a run, by name: arguments, optimizer, batch size, horizon."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes named values of one step."""
@@ -53,8 +72,13 @@ class MemoryWriter:
     """
 
     def __init__(self) -> None:
+        self.run: dict[str, Any] = {}
         self.scalars: list[tuple[int, dict[str, float]]] = []
         self.decisions: list[Record] = []
+
+    def write_run(self, step: int, description: Mapping[str, Any]) -> None:
+        """Replaces `run`."""
+        self.run = dict(description)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends to `scalars`."""
@@ -63,6 +87,10 @@ class MemoryWriter:
     def write_decision(self, record: Record) -> None:
         """Appends to `decisions`."""
         self.decisions.append(record)
+
+    def series(self, tag: str) -> list[tuple[int, float]]:
+        """Returns what was logged under a tag, as (step, value)."""
+        return [(step, values[tag]) for step, values in self.scalars if tag in values]
 
     def close(self) -> None:
         """Does nothing: the lists stay."""
@@ -81,27 +109,26 @@ class MultiWriter:
     def __init__(self, writers: Sequence[Writer]) -> None:
         self._writers = list(writers)
 
+    def write_run(self, step: int, description: Mapping[str, Any]) -> None:
+        """Writes to each."""
+        self._each(lambda writer: writer.write_run(step, description))
+
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes to each."""
-        for writer in list(self._writers):
-            try:
-                writer.write_scalars(step, scalars)
-            except OSError as error:
-                self._drop(writer, error)
+        self._each(lambda writer: writer.write_scalars(step, scalars))
 
     def write_decision(self, record: Record) -> None:
         """Writes to each."""
-        for writer in list(self._writers):
-            try:
-                writer.write_decision(record)
-            except OSError as error:
-                self._drop(writer, error)
+        self._each(lambda writer: writer.write_decision(record))
 
     def close(self) -> None:
         """Closes each."""
+        self._each(lambda writer: writer.close())
+
+    def _each(self, write: Callable[[Writer], None]) -> None:
         for writer in list(self._writers):
             try:
-                writer.close()
+                write(writer)
             except OSError as error:
                 self._drop(writer, error)
 
@@ -110,5 +137,5 @@ class MultiWriter:
         warnings.warn(
             f"{type(writer).__name__} cannot write and is switched off for the rest of this "
             f"training, which goes on: {error}",
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -17,8 +17,9 @@ __all__ = ["JSONLinesWriter"]
 class JSONLinesWriter:
     r"""Appends scalars and decisions to a text file, one JSON object a line.
 
-    Lines are `{"step": 3, "scalars": {...}}` and `{"step": 3, "decision": {...}}`. NaN and
-    infinities, which JSON does not have, are written as strings.
+    Lines are `{"step": 3, "scalars": {...}}`, `{"step": 3, "decision": {...}}` and, once a run,
+    `{"step": 1, "run": {...}}`. NaN and infinities, which JSON does not have, are written as
+    strings.
 
     Args:
         path: The file; created, with its parents, if missing, and appended to if not.
@@ -37,6 +38,10 @@ class JSONLinesWriter:
         self._path = Path(path)
         self._file: TextIO | None = None
 
+    def write_run(self, step: int, description: Mapping[str, Any]) -> None:
+        """Writes what is known of a run."""
+        self._write({"step": step, "run": {name: _json(x) for name, x in description.items()}})
+
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes named values of one step."""
         self._write({"step": step, "scalars": {tag: _json(x) for tag, x in scalars.items()}})
@@ -44,6 +49,8 @@ class JSONLinesWriter:
     def write_decision(self, record: Record) -> None:
         """Writes one decision."""
         values = {name: _json(x) for name, x in asdict(record).items()}
+        if record.curve is None:
+            del values["curve"]
         self._write({"step": record.step, "decision": values})
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import time
@@ -9,11 +10,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from adaptlr.range_test import Curve
 from adaptlr.writers.base import Record
 
 __all__ = ["TensorBoardWriter"]
 
 _numbers = itertools.count()
+
+# The charts of the custom layout, beside each other; a tag is a regular expression.
+_CHARTS = {
+    "learning rate": ("^learning_rate$",),
+    "training loss (raw weights)": ("^loss$",),
+    "held-out loss (AutoLR: of averaged weights)": ("^epoch/val_loss$",),
+    "monitored metric": ("^monitored$",),
+    "phase: 1 probe, 2 trial, 3 hold, 4 cool-down, 5 done": ("^phase$",),
+}
 
 
 class TensorBoardWriter:
@@ -24,6 +35,10 @@ class TensorBoardWriter:
     The framing is TensorBoard's; TensorFlow is never imported. The file is opened at the first
     write, and begins with a session mark, at which TensorBoard drops points that an earlier,
     interrupted session left at later steps.
+
+    Beside scalars there are decisions as text, the curve of a range test as an image (if
+    matplotlib is installed), the run's description in the HParams tab, and a layout for the
+    Custom Scalars tab that shows rate and loss side by side.
 
     Args:
         log_dir: Directory of the run; created, with its parents, if missing.
@@ -38,21 +53,32 @@ class TensorBoardWriter:
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
         self._log_dir = Path(log_dir)
         self._records: Any = None
+        self._described = False
+        self._texts: tuple[int, list[str]] = (-1, [])
+
+    # Imports stand where they are needed: `import adaptlr` must not wait for TensorBoard.
+
+    def write_run(self, step: int, description: Mapping[str, Any]) -> None:
+        """Writes hyperparameters; the tab compares runs by the last value of each scalar."""
+        from tensorboard.plugins.hparams.plugin_data_pb2 import SessionStartInfo
+
+        info = SessionStartInfo(start_time_secs=time.time())
+        for name, x in description.items():
+            if isinstance(x, bool):
+                info.hparams[name].bool_value = x
+            elif isinstance(x, int | float):
+                info.hparams[name].number_value = x
+            elif x is not None:
+                info.hparams[name].string_value = str(x)
+        self._described = True
+        self._write_session(step, "_hparams_/session_start_info", session_start_info=info)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes named values of one step into one event."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        self._write(
-            step,
-            summary=Summary(
-                value=[Summary.Value(tag=tag, simple_value=x) for tag, x in scalars.items()]
-            ),
-        )
+        self._write(step, *({"tag": tag, "simple_value": x} for tag, x in scalars.items()))
 
     def write_decision(self, record: Record) -> None:
-        """Writes one decision as text."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        """Writes one decision as text, and its curve as an image."""
         from tensorboard.plugins.text import metadata
         from tensorboard.util import tensor_util
 
@@ -60,38 +86,91 @@ class TensorBoardWriter:
             f"**{record.rule}** at step {record.step} (epoch {record.epoch + 1}), "
             f"rate {record.learning_rate:.6g}: {record.reason}"
         )
-        value = Summary.Value(
-            tag="decisions",
-            metadata=metadata.create_summary_metadata("decisions", "Every move and its reason."),
-            tensor=tensor_util.make_tensor_proto([text]),
-        )
-        self._write(record.step, summary=Summary(value=[value]))
+        # Of several texts at one step TensorBoard shows the last, so that one says all.
+        step, earlier = self._texts
+        self._texts = record.step, [*(earlier if step == record.step else ()), text]
+        value = {
+            "tag": "decisions",
+            "metadata": metadata.create_summary_metadata("decisions", "Every move, and why."),
+            "tensor": tensor_util.make_tensor_proto(["\n\n".join(self._texts[1])]),
+        }
+        image = None if record.curve is None else _png(record.curve)
+        self._write(record.step, value, *([] if image is None else [image]))
 
     def close(self) -> None:
         """Closes the file; a later write begins a new one."""
-        if self._records is not None:
-            self._records.close()
-            self._records = None
+        if self._records is None:
+            return
+        if self._described:
+            from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
+            from tensorboard.plugins.hparams.plugin_data_pb2 import SessionEndInfo
 
-    def _write(self, step: int, **what: Any) -> None:
-        # Imported where it is needed: `import adaptlr` must not wait for TensorBoard.
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+            info = SessionEndInfo(status=STATUS_SUCCESS, end_time_secs=time.time())
+            self._write_session(0, "_hparams_/session_end_info", session_end_info=info)
+        self._records.close()
+        self._records, self._described, self._texts = None, False, (-1, [])
+
+    def _write_session(self, step: int, tag: str, **info: Any) -> None:
+        from tensorboard.plugins.hparams import metadata
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+        about = metadata.create_summary_metadata(HParamsPluginData(**info))
+        self._write(step, {"tag": tag, "metadata": about, "tensor": metadata.NULL_TENSOR})
+
+    def _write(self, step: int, *values: Mapping[str, Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
         if self._records is None:
-            self._open(Event(wall_time=time.time(), file_version="brain.Event:2"))
-            start = SessionLog(status=SessionLog.START)
-            self._append(Event(wall_time=time.time(), step=step, session_log=start))
-        self._append(Event(wall_time=time.time(), step=step, **what))
+            self._open(step)
+        summary = Summary(value=[Summary.Value(**value) for value in values])
+        self._append(Event(wall_time=time.time(), step=step, summary=summary))
 
-    def _open(self, version: Any) -> None:
+    def _open(self, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._log_dir.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads files named like this, in this order; process and counter tell two
         # writers of one second apart.
-        name = f"events.out.tfevents.{time.time():.0f}.{os.getpid()}.{next(_numbers)}.adaptlr"
+        name = f"events.out.tfevents.{time.time():.0f}.{os.getpid()}.{next(_numbers):06d}.adaptlr"
         self._records = RecordWriter(open(self._log_dir / name, "xb", buffering=0))  # noqa: SIM115
-        self._append(version)
+        self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        start = SessionLog(status=SessionLog.START)
+        self._append(Event(wall_time=time.time(), step=step, session_log=start))
+        self._write(0, _layout())
 
     def _append(self, event: Any) -> None:
         self._records.write(event.SerializeToString())
+
+
+def _layout() -> dict[str, Any]:
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+    from tensorboard.util import tensor_util
+
+    charts = [
+        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
+        for title, tags in _CHARTS.items()
+    ]
+    layout = layout_pb2.Layout(category=[layout_pb2.Category(title="adaptlr", chart=charts)])
+    return {
+        "tag": metadata.CONFIG_SUMMARY_TAG,
+        "metadata": metadata.create_summary_metadata(),
+        "tensor": tensor_util.make_tensor_proto(layout.SerializeToString(), dtype="string"),
+    }
+
+
+def _png(curve: Curve) -> dict[str, Any] | None:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    from adaptlr.plotting import finder_curve
+
+    try:
+        figure = finder_curve(curve)
+    except ImportError:  # matplotlib is an extra
+        return None
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    width, height = (round(100 * inches) for inches in figure.get_size_inches())
+    image = Summary.Image(width=width, height=height, encoded_image_string=file.getvalue())
+    return {"tag": "range_test", "image": image}

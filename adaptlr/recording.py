@@ -1,0 +1,226 @@
+"""Recorded runs, read back: JSON lines, event files, and what plain Keras writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from adaptlr.range_test import Curve
+from adaptlr.writers.base import MemoryWriter, Record
+
+__all__ = ["read"]
+
+
+def read(path: str | os.PathLike[str]) -> MemoryWriter:
+    r"""Reads a run from disk into the writer that a live run would have filled.
+
+    Of sessions that overlap, because a run was killed and resumed, or a callback was used again,
+    the later ones count, as in TensorBoard. A record that was torn by a kill is left out. What
+    Keras writes counts its steps in epochs; of Keras' event files the metrics of epochs are read.
+
+    Args:
+        path: A `.jsonl` file of `JSONLinesWriter`; a `.csv` file of `keras.callbacks.CSVLogger`;
+            an event file; or a folder of event files: a `log_dir` of this package, or one of
+            `keras.callbacks.TensorBoard` (with `train` and `validation` in it).
+
+    Returns:
+        The run, its `scalars`, `decisions` and description `run`.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If it is none of these.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "history.csv")
+        >>> _ = path.write_text("epoch,loss,val_loss\n0,1.5,1.6\n1,1.2,1.4\n")
+        >>> read(path).series("epoch/val_loss")
+        [(1, 1.6), (2, 1.4)]
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _from_folder(path)
+    readers: dict[str, Callable[[Path], MemoryWriter]] = {
+        ".jsonl": _from_json_lines,
+        ".csv": _from_csv,
+    }
+    if ".tfevents." in path.name:
+        return _from_events([path])
+    if path.suffix not in readers and path.exists():
+        raise ValueError(
+            f"read(path) must be a .jsonl file, a .csv file, an event file (*.tfevents.*) or a "
+            f"folder of event files. Received: {path}"
+        )
+    return readers.get(path.suffix, _from_json_lines)(path)
+
+
+# --- what this package writes ------------------------------------------------------------------
+
+
+def _from_json_lines(path: Path) -> MemoryWriter:
+    recorded = MemoryWriter()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # torn by a kill
+            continue
+        if "run" in entry:
+            recorded.write_run(entry["step"], entry["run"])
+            continue
+        _rewind(recorded, entry["step"])
+        if "decision" in entry:
+            recorded.write_decision(_record(**entry["decision"]))
+        else:
+            scalars = {tag: float(x) for tag, x in entry["scalars"].items()}
+            recorded.write_scalars(entry["step"], scalars)
+    return recorded
+
+
+def _record(curve: dict[str, Any] | None = None, **values: Any) -> Record:
+    lists = {} if curve is None else {k: _tuple(x) for k, x in curve.items()}
+    return Record(**values, curve=Curve(**lists) if lists else None)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _from_events(files: Iterable[Path]) -> MemoryWriter:
+    recorded = MemoryWriter()
+    for event in _events(files):
+        scalars = {}
+        for value in event.summary.value:
+            if value.HasField("simple_value"):
+                scalars[value.tag] = value.simple_value
+            elif value.tag == "decisions":
+                for record in _decisions(value.tensor.string_val[0].decode()):
+                    if record not in recorded.decisions[-9:]:  # the texts of a step grow
+                        _rewind(recorded, event.step)
+                        recorded.write_decision(record)
+            elif value.tag == "_hparams_/session_start_info":
+                recorded.write_run(event.step, _hyperparameters(value))
+        if scalars:
+            _rewind(recorded, event.step)
+            recorded.write_scalars(event.step, scalars)
+    return recorded
+
+
+def _decisions(text: str) -> Iterator[Record]:
+    """The decisions in a text of `TensorBoardWriter`."""
+    pattern = r"\*\*(.+)\*\* at step (\d+) \(epoch (\d+)\), rate (\S+): (.*)"
+    for rule, step, epoch, rate, reason in re.findall(pattern, text):
+        yield Record(int(step), int(epoch) - 1, float(rate), rule, reason)
+
+
+def _hyperparameters(value: Any) -> dict[str, Any]:
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    info = HParamsPluginData.FromString(value.metadata.plugin_data.content).session_start_info
+    named = {name: getattr(x, x.WhichOneof("kind")) for name, x in info.hparams.items()}
+    # Every number comes back as a float.
+    return {
+        name: int(x) if isinstance(x, float) and x.is_integer() else x for name, x in named.items()
+    }
+
+
+def _rewind(recorded: MemoryWriter, step: int) -> None:
+    """Drops what an earlier session recorded beyond a step that a later one begins at."""
+    steps = [s for s, _ in recorded.scalars] + [record.step for record in recorded.decisions]
+    if not steps or step >= max(steps):
+        return
+    kept = step if step > min(steps) else -1
+    recorded.scalars = [(s, values) for s, values in recorded.scalars if s <= kept]
+    recorded.decisions = [record for record in recorded.decisions if record.step <= kept]
+
+
+# --- what plain Keras writes -------------------------------------------------------------------
+
+
+def _from_csv(path: Path) -> MemoryWriter:
+    with path.open(newline="", encoding="utf-8") as file:
+        header = file.readline()
+        file.seek(0)
+        rows = list(csv.DictReader(file, delimiter=";" if ";" in header else ","))
+    if not rows or "epoch" not in rows[0]:
+        raise ValueError(f"a CSV log of Keras has a column 'epoch' and a row. Received: {path}")
+    epochs: dict[int, dict[str, float]] = {}
+    for row in rows:
+        epoch = int(row.pop("epoch"))
+        epochs = {e: values for e, values in epochs.items() if e < epoch}  # it began anew
+        epochs[epoch] = {name: x for name, text in row.items() if (x := _number(text)) is not None}
+    return _from_epochs(epochs)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def _from_folder(folder: Path) -> MemoryWriter:
+    files = {
+        name: sorted((folder / name).glob("*.tfevents.*")) for name in ("train", "validation")
+    }
+    own = sorted(folder.glob("*.tfevents.*"))
+    if own:
+        return _from_events(own)
+    if not files["train"]:
+        runs = sorted({str(file.parent) for file in folder.rglob("*.tfevents.*")})
+        hint = f"; name one of {', '.join(runs)}" if runs else ""
+        raise ValueError(
+            f"there are no event files in the folder itself{hint}. Received: {folder}"
+        )
+    epochs: dict[int, dict[str, float]] = {}
+    for prefix, name in (("", "train"), ("val_", "validation")):
+        for event in _events(files[name]):
+            for value in event.summary.value:
+                if value.tag.startswith("epoch_") and value.HasField("tensor"):
+                    tag = prefix + value.tag.removeprefix("epoch_")
+                    epochs.setdefault(event.step, {})[tag] = _tensor(value)
+    return _from_epochs(epochs)
+
+
+def _tensor(value: Any) -> float:
+    from tensorboard.util import tensor_util
+
+    return float(tensor_util.make_ndarray(value.tensor))
+
+
+def _from_epochs(epochs: dict[int, dict[str, float]]) -> MemoryWriter:
+    """A run of one step an epoch, with the control points that a callback would have had."""
+    recorded = MemoryWriter()
+    about = {"steps_per_epoch": 1, "epochs": max(epochs) + 1, "first_step": min(epochs)}
+    first = epochs[min(epochs)].get("learning_rate")
+    rate = {} if first is None else {"learning_rate": first}
+    recorded.write_run(0, {**about, **rate})
+    recorded.write_scalars(min(epochs), rate)
+    for epoch, values in sorted(epochs.items()):
+        recorded.write_scalars(epoch + 1, {f"epoch/{name}": x for name, x in values.items()})
+        shown = {name: x for name, x in values.items() if name in ("learning_rate", "loss")}
+        recorded.write_scalars(epoch + 1, shown)
+    return recorded
+
+
+def _events(files: Iterable[Path]) -> Iterator[Any]:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    # TensorBoard's own reader of records, without the TensorFlow that its loaders would import.
+    from tensorboard.compat.tensorflow_stub.errors import DataLossError, OutOfRangeError
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+
+    for file in files:
+        reader = PyRecordReader_New(str(file))
+        try:
+            while True:
+                reader.GetNext()
+                yield Event.FromString(reader.record())
+        except (OutOfRangeError, DataLossError):  # the end, or a record torn by a kill
+            pass
+        finally:
+            reader.file_handle.close()

@@ -1,0 +1,152 @@
+"""What another controller, or other settings, would have decided in a recorded run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from adaptlr.controllers import Controller, Feedback, Observation, RangeFinder, Run
+from adaptlr.monitor import Direction, direction_by_name
+from adaptlr.schedules import Constant
+from adaptlr.writers.base import MemoryWriter, Record
+
+__all__ = ["observations", "parting", "recorded_run", "replay"]
+
+
+def replay(
+    recorded: MemoryWriter,
+    controller: Controller,
+    schedule: Callable[[int], float] | None = None,
+    run: Run | None = None,
+) -> MemoryWriter:
+    """Shows a recorded run to a controller and returns what it would have decided.
+
+    The loop is open: losses and metrics stay those that the recorded rates led to, whatever the
+    controller answers. Up to its first different rate the answer is what would have happened;
+    after that, what it would have made of these curves. A ramp is read only off a recorded ramp.
+    The controller that made a recording, given the same schedule, decides the same again.
+
+    Args:
+        recorded: A run, from `adaptlr.recording.read` or the `MemoryWriter` of a live one.
+        controller: The controller to ask.
+        schedule: Step → rate, which the controller's scale multiplies. None takes the rate that
+            the run was compiled with, or 1 for controllers whose scale is the rate itself
+            (`Feedback`, `RangeFinder`).
+        run: What was known before the first step; None takes it from the recording.
+
+    Returns:
+        The replayed run: `learning_rate` at its control points, and the decisions.
+
+    Raises:
+        ValueError: If the recording does not hold the rate that the run began with.
+
+    Example:
+        >>> from adaptlr.controllers import Plateau
+        >>> recorded = MemoryWriter()
+        >>> recorded.write_run(0, {"learning_rate": 0.1, "steps_per_epoch": 1})
+        >>> recorded.write_scalars(0, {})
+        >>> for step, loss in enumerate([1.0, 1.0, 1.0, 0.8], start=1):
+        ...     recorded.write_scalars(step, {"epoch/val_loss": loss})
+        ...     recorded.write_scalars(step, {})
+        >>> replay(recorded, Plateau(patience=2, factor=0.5)).series("learning_rate")
+        [(0, 0.1), (1, 0.1), (2, 0.1), (3, 0.05), (4, 0.05)]
+    """
+    run = recorded_run(recorded, controller) if run is None else run
+    rate_of = _usual_schedule(controller, run) if schedule is None else schedule
+    replayed = MemoryWriter()
+    replayed.write_run(run.first_step, {**recorded.run, "callback": repr(controller)})
+    state, scale, due = controller.init(run), None, 0
+    for seen in observations(recorded, controller):
+        if seen.step < due and not seen.epoch_end:
+            continue
+        rate = None if scale is None else rate_of(max(seen.step - 1, run.first_step)) * scale
+        state, decision = controller.update(state, replace(seen, learning_rate=rate))
+        scale, due = decision.scale, decision.next_step or 0
+        rate = rate_of(seen.step) * scale
+        replayed.write_scalars(seen.step, {"learning_rate": rate})
+        if decision.rule != "hold":
+            what = (decision.rule, decision.reason, decision.curve)
+            replayed.write_decision(Record(seen.step, seen.epoch, rate, *what))
+        if decision.stop:
+            break
+    return replayed
+
+
+def observations(recorded: MemoryWriter, controller: Controller) -> Iterator[Observation]:
+    """Yields what was seen at the control points of a run, with the controller's own metric.
+
+    The rate is left out: it depends on what the controller answers.
+    """
+    monitor = None if controller.monitor is None else controller.monitor.name
+    epoch = recorded.run.get("first_step", 0) // (recorded.run.get("steps_per_epoch") or 1)
+    ended: dict[str, float] | None = None  # metrics of the epoch that ends here
+    for step, values in recorded.scalars:
+        if any(tag.startswith("epoch/") for tag in values):
+            ended = values
+            continue
+        measured = values.get("monitored") if monitor == recorded.run.get("monitor") else None
+        if ended is not None:
+            measured = ended.get(f"epoch/{monitor}")
+        yield Observation(step, epoch, ended is not None, None, values.get("loss"), measured)
+        epoch += ended is not None
+        ended = None
+
+
+def recorded_run(recorded: MemoryWriter, controller: Controller) -> Run:
+    """Returns what was known of a recorded run before its first step.
+
+    Raises:
+        ValueError: If the recording does not hold the rate that the run began with.
+    """
+    about = recorded.run
+    if "learning_rate" not in about:
+        raise ValueError(
+            "the recording does not say which learning rate the run began with: pass "
+            "run=Run(learning_rate=...), or --learning-rate on the command line"
+        )
+    return Run(
+        learning_rate=about["learning_rate"],
+        steps_per_epoch=about.get("steps_per_epoch"),
+        epochs=about.get("epochs"),
+        first_step=about.get("first_step", 0),
+        direction=_direction(about, controller),
+    )
+
+
+def _direction(about: Mapping[str, Any], controller: Controller) -> Direction:
+    monitor = controller.monitor
+    if monitor is None:
+        return "min"
+    if monitor.mode != "auto":
+        return monitor.mode
+    same = monitor.name == about.get("monitor")
+    return about.get("direction", "min") if same else direction_by_name(monitor.name)
+
+
+def _usual_schedule(controller: Any, run: Run) -> Constant:
+    while hasattr(controller, "inner"):
+        controller = controller.inner
+    itself = isinstance(controller, Feedback | RangeFinder)
+    return Constant(1.0 if itself else run.learning_rate)
+
+
+def parting(first: MemoryWriter, second: MemoryWriter) -> int | None:
+    """Returns the first step at which the rates of two runs differ, or None if none does.
+
+    Example:
+        >>> one, other = MemoryWriter(), MemoryWriter()
+        >>> for writer, rates in ((one, (0.1, 0.1)), (other, (0.1, 0.05))):
+        ...     for step, rate in enumerate(rates):
+        ...         writer.write_scalars(step, {"learning_rate": rate})
+        >>> parting(one, other)
+        1
+    """
+    others = dict(second.series("learning_rate"))
+    differ = (
+        step
+        for step, rate in first.series("learning_rate")
+        if step in others and not math.isclose(rate, others[step], rel_tol=1e-6)
+    )
+    return next(differ, None)
