@@ -211,14 +211,22 @@ class TestFeedback:
     @pytest.mark.parametrize("best", [1e-3, 1e-2, 0.1])
     def test_the_rate_follows_the_curve(self, best):
         _, trace = drive(Feedback(), self.run, ramp(best), lambda epoch: 1.0)
-        settled = next(d.scale for _, d in trace if d.rule == "settle")
-        assert best / 10 < settled < best * 2
+        held = max(d.scale for _, d in trace if not d.exploring)
+        assert best / 10 < held < best * 2
 
     @pytest.mark.parametrize("start", [1e-8, 1e-3, 1.0, 50.0])
     def test_the_start_rate_plays_no_part(self, start):
         run = dataclasses.replace(self.run, learning_rate=start)
         reference = drive(Feedback(), self.run, ramp(0.1), lambda epoch: 1.0)[1]
         assert drive(Feedback(), run, ramp(0.1), lambda epoch: 1.0)[1] == reference
+
+    def test_the_rate_warms_up_in_a_straight_line(self):
+        _, trace = drive(Feedback(), self.run, ramp(0.1), lambda epoch: 1.0 / (epoch + 1))
+        settled, held = (next(s for s, d in trace if d.rule == "settle") + n for n in (0, 20))
+        rate = next(d.scale for step, d in trace if step == held)
+        for step, decision in trace:
+            if settled <= step < held:
+                assert decision.scale == pytest.approx(rate * (step - settled + 1) / 21)
 
     def test_a_plateau_cools_early_and_stops(self):
         controller = Feedback(patience=2)
@@ -236,7 +244,7 @@ class TestFeedback:
     def test_cooling_is_a_straight_line_to_zero(self):
         _, trace = drive(Feedback(), self.run, ramp(0.1), lambda epoch: 1.0 / (epoch + 1))
         begin = next(step for step, d in trace if d.rule == "cool")
-        rate = next(d.scale for _, d in trace if d.rule == "settle")
+        rate = next(d.scale for step, d in trace if step == begin)
         for step, decision in trace:
             if begin < step < 1000:
                 assert decision.scale == pytest.approx(rate * (1000 - step) / (1000 - begin))
@@ -248,16 +256,14 @@ class TestFeedback:
         assert trace[0][1].scale == 0.02
         assert not any(decision.exploring for _, decision in trace)
 
-    @pytest.mark.parametrize(("best", "raises"), [(0.01, 0), (0.2, 2)])
+    @pytest.mark.parametrize(("best", "raises"), [(0.01, 0), (0.2, 3)])
     def test_a_raise_stays_while_it_pays_and_is_undone_when_not(self, best, raises):
         run = dataclasses.replace(self.run, steps_per_epoch=1000, measurable=True)
         controller = Feedback(Monitor(min_delta=0.0))
-        settled = drive(controller, run, ramp(0.1), lambda epoch: 1.0)[1]
-        rate = next(d.scale for _, d in settled if d.rule == "settle")
         _, trace = drive(controller, run, ramp(0.1), lambda epoch: 1.0, trial=best)
         moves = [d for _, d in trace if d.rule in ("raise", "undo")]
         assert [d.rule for d in moves] == ["raise"] * (raises + 1) + ["undo"]
-        assert moves[-1].scale == pytest.approx(rate * 3**raises)
+        assert moves[-1].scale == pytest.approx(moves[0].scale * 3 ** (raises - 1))
         assert moves[-1].restore
         assert all(d.snapshot for d in moves[:-1])
 

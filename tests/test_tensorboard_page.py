@@ -99,7 +99,7 @@ def test_both_runs_have_scalars_that_line_up(page):
     assert steps("plateau") == [24 * epoch for epoch in range(1, 11)]
     assert steps("auto") == steps("plateau")[: len(steps("auto"))]
     phases = page.get("plugin/scalars/scalars?run=auto&tag=phase")
-    assert {1, 3, 4} <= {int(value) for _, _, value in phases} <= set(PHASES.values())
+    assert {1, 4, 5} <= {int(value) for _, _, value in phases} <= set(PHASES.values())
 
 
 def test_every_decision_is_a_text_that_names_step_rate_and_reason(page):
@@ -117,7 +117,7 @@ def test_rate_and_loss_stand_side_by_side_in_the_custom_layout(page):
     charts = category["chart"]
     tags = [tag for chart in charts for tag in chart["multiline"]["tag"]]
     assert tags[:3] == ["^learning_rate$", "^loss$", "^epoch/val_loss$"]
-    assert charts[-1]["title"] == "phase: 1 probe, 2 trial, 3 hold, 4 cool-down, 5 done"
+    assert charts[-1]["title"] == "phase: 1 probe, 2 warm-up, 3 trial, 4 hold, 5 cool-down, 6 done"
     for chart in charts:
         for tag in chart["multiline"]["tag"]:
             path = f"plugin/custom_scalars/scalars?run=auto&tag={quote(tag, safe='')}"

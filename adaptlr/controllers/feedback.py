@@ -13,7 +13,7 @@ from adaptlr.range_test import Curve, RangeTest
 
 __all__ = ["Feedback", "FeedbackState"]
 
-Phase = Literal["start", "probe", "trial", "hold", "cool", "stopped"]
+Phase = Literal["start", "probe", "warm", "trial", "hold", "cool", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class FeedbackState:
     last_step: int | None
     epoch_steps: int | None
     probe_steps: int
+    warm_steps: int
     trial_steps: int  # 0 if nothing can be measured between epoch ends
     probe_losses: tuple[float, ...] = ()
     rate: float = 0.0  # held until the cool-down
@@ -49,10 +50,12 @@ class Feedback:
     * *Probe*: an exponential ramp over at most `probe_share` of the run, undone afterwards. The
       rate is the geometric mean of the rate with the lowest loss and the rate that brought half
       of that fall (see `RangeTest`).
-    * *Trial*: if held-out data can be measured between epoch ends, the rate is raised by
-      `trial_factor` for `trial_share` of the run. If the metric gets better than it would have by
-      going on as before (see `expected`), the raise stays and the next is tried; else it is
-      undone.
+    * *Warm-up*: linear from zero over `warm_share` of the run. A rate that is good later can
+      destroy fresh weights for good (dead ReLUs) while the optimizer's moments are young.
+    * *Trial*: if held-out data can be measured between epoch ends, the rate begins `caution` times
+      lower and is then raised by `trial_factor` for `trial_share` of the run. If the metric gets
+      better than it would have by going on as before (see `expected`), the raise stays and the
+      next is tried; else it is undone.
     * *Hold*: the rate stays. The monitored metric is that of the running average of the weights,
       whose noise is small enough that a plateau shows within an epoch or two.
     * *Cool*: linear to zero, over the last `cool_share` of a known horizon, or, once the metric
@@ -74,10 +77,13 @@ class Feedback:
         max_lr: Where it ends, > `min_lr`.
         probe_steps: Longest ramp, in steps, ≥ 20.
         probe_share: Its largest share of a known horizon, in (0, 1).
+        warm_share: Share of a known horizon that the warm-up takes, in [0, 1); 0 for none. An
+            unknown horizon gives it `probe_steps`.
         trial_share: Share of a known horizon that a trial takes, in [0, 1); 0 for no trials. An
             unknown horizon gives it `probe_steps`; runs in which it would have fewer than twenty
             steps do without.
         trial_factor: What a trial multiplies the rate by, > 1.
+        caution: What the rate is divided by if trials may raise it, ≥ 1.
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
         patience: Epochs without improvement that start the cool-down, ≥ 1.
 
@@ -98,8 +104,10 @@ class Feedback:
     max_lr: float = 10.0
     probe_steps: int = 100
     probe_share: float = 0.05
+    warm_share: float = 0.02
     trial_share: float = 0.015
     trial_factor: float = 3.0
+    caution: float = 2.0
     cool_share: float = 0.25
     patience: int = 3
 
@@ -108,18 +116,20 @@ class Feedback:
         require_number(self, "max_lr", above=self.min_lr)
         require_integer(self, "probe_steps", minimum=20)
         require_number(self, "probe_share", above=0.0, below=1.0)
+        require_number(self, "warm_share", minimum=0.0, below=1.0)
         require_number(self, "trial_share", minimum=0.0, below=1.0)
         require_number(self, "trial_factor", above=1.0)
+        require_number(self, "caution", minimum=1.0)
         require_number(self, "cool_share", above=0.0, below=1.0)
         require_integer(self, "patience", minimum=1)
 
     def init(self, run: Run) -> FeedbackState:
         """Returns the state before the probe."""
         total = run.total_steps
-        probe = trial = self.probe_steps
+        probe = warm = trial = self.probe_steps
         if total is not None:
             probe = min(probe, max(20, int(self.probe_share * total)))
-            trial = int(self.trial_share * total)
+            warm, trial = int(self.warm_share * total), int(self.trial_share * total)
         too_short = total is not None and probe > total / 10
         measurable = run.measurable and self.trial_share > 0.0 and trial >= 20
         return FeedbackState(
@@ -129,6 +139,7 @@ class Feedback:
             last_step=run.last_step,
             epoch_steps=run.steps_per_epoch,
             probe_steps=0 if too_short else probe,
+            warm_steps=warm if self.warm_share else 0,
             trial_steps=trial if measurable else 0,
             monitor=self.monitor.init(run.direction),
         )
@@ -144,14 +155,14 @@ class Feedback:
         record = state.monitor.record
         state = self._watch(state, observation)
         ahead = state.monitor.record != record
-        phases = {"trial": self._trial, "hold": self._hold}
+        phases = {"warm": self._warm, "trial": self._trial, "hold": self._hold}
         state, decision = phases.get(state.phase, self._cool)(state, observation)
         return state, replace(decision, keep_best=ahead, snapshot=decision.snapshot or ahead)
 
     def _watch(self, state: FeedbackState, observation: Observation) -> FeedbackState:
         """Takes in an epoch's metric, or its training loss as long as there was no metric."""
         losses = state.epoch_losses
-        if observation.loss is not None:
+        if observation.loss is not None and finite(observation.loss):
             losses = (*losses, observation.loss)
         if not observation.epoch_end:
             return replace(state, epoch_losses=losses)
@@ -203,36 +214,44 @@ class Feedback:
         self, state: FeedbackState, observation: Observation
     ) -> tuple[FeedbackState, Decision]:
         reading = self._ramp(state).read(state.probe_losses)
-        rate = reading.suggestion
-        used = observation.step - state.first_step
+        rate, step = reading.suggestion, observation.step
         if rate is None:
             rate = self.min_lr * 1e3
             reason = f"{reading.verdict}; a cautious {rate:.3g} is tried"
         else:
-            reason = f"{reading.verdict}: their geometric mean {rate:.3g} is taken"
-        reason += f"; the weights are those of before the ramp ({used} steps)"
+            reason = f"{reading.verdict}: their geometric mean is {rate:.3g}"
+            if state.trial_steps and self.caution > 1.0:
+                rate /= self.caution
+                reason += f", {rate:.3g} is tried first"
+        reason += f"; the weights are those of before the ramp ({step - state.first_step} steps)"
         curve = self._shown(state, reading.suggestion, reason)
-        until = observation.step + state.trial_steps
-        state = replace(
-            state,
-            phase="trial" if state.trial_steps else "hold",
-            scale=rate,
-            rate=rate,
-            settled=observation.step,
-            trial_until=until,
-            probe_losses=(),
-        )
-        asked = until if state.trial_steps else None
-        return state, Decision(
-            rate,
-            "settle",
-            reason,
-            asked,
+        state = replace(state, phase="warm", rate=rate, settled=step, probe_losses=())
+        state, decision = self._warm(state, observation)
+        return state, replace(
+            decision,
+            rule="settle",
+            reason=reason,
             restore=True,
             restart_average=True,
-            measure=asked is not None,
             curve=curve,
         )
+
+    def _warm(
+        self, state: FeedbackState, observation: Observation
+    ) -> tuple[FeedbackState, Decision]:
+        step = observation.step
+        left = state.settled + state.warm_steps - step
+        if left > 0:
+            scale = state.rate * (1.0 - left / (state.warm_steps + 1))
+            return replace(state, scale=scale), Decision(
+                scale, next_step=step + min(left, max(1, state.warm_steps // 50))
+            )
+        state = replace(state, scale=state.rate, phase="hold")
+        if not state.trial_steps:
+            return state, Decision(state.rate)
+        until = step + state.trial_steps
+        state = replace(state, phase="trial", trial_until=until)
+        return state, Decision(state.rate, next_step=until, measure=True)
 
     def _shown(self, state: FeedbackState, rate: float | None, verdict: str) -> Curve:
         """The curve of the probe, with what was made of it."""

@@ -16,11 +16,12 @@ PHASES = {
     "start": 0,
     "probe": 1,
     "ramp": 1,
-    "trial": 2,
-    "hold": 3,
-    "cool": 4,
-    "stopped": 5,
-    "done": 5,
+    "warm": 2,
+    "trial": 3,
+    "hold": 4,
+    "cool": 5,
+    "stopped": 6,
+    "done": 6,
 }
 
 

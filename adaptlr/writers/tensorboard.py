@@ -23,7 +23,7 @@ _CHARTS = {
     "training loss (raw weights)": ("^loss$",),
     "held-out loss (AutoLR: of averaged weights)": ("^epoch/val_loss$",),
     "monitored metric": ("^monitored$",),
-    "phase: 1 probe, 2 trial, 3 hold, 4 cool-down, 5 done": ("^phase$",),
+    "phase: 1 probe, 2 warm-up, 3 trial, 4 hold, 5 cool-down, 6 done": ("^phase$",),
 }
 
 
