@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from adaptlr.range_test import Curve
 from adaptlr.writers.base import MemoryWriter, Record
 
 __all__ = ["read"]
@@ -74,20 +73,11 @@ def _from_json_lines(path: Path) -> MemoryWriter:
             continue
         _rewind(recorded, entry["step"])
         if "decision" in entry:
-            recorded.write_decision(_record(**entry["decision"]))
+            recorded.write_decision(Record.load(entry["decision"]))
         else:
             scalars = {tag: float(x) for tag, x in entry["scalars"].items()}
             recorded.write_scalars(entry["step"], scalars)
     return recorded
-
-
-def _record(curve: dict[str, Any] | None = None, **values: Any) -> Record:
-    lists = {} if curve is None else {k: _tuple(x) for k, x in curve.items()}
-    return Record(**values, curve=Curve(**lists) if lists else None)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _from_events(files: Iterable[Path]) -> MemoryWriter:

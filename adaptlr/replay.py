@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from adaptlr.controllers import Controller, Feedback, Observation, RangeFinder, Run
@@ -106,13 +106,8 @@ def recorded_run(recorded: MemoryWriter, controller: Controller) -> Run:
             "the recording does not say which learning rate the run began with: pass "
             "run=Run(learning_rate=...), or --learning-rate on the command line"
         )
-    return Run(
-        learning_rate=about["learning_rate"],
-        steps_per_epoch=about.get("steps_per_epoch"),
-        epochs=about.get("epochs"),
-        first_step=about.get("first_step", 0),
-        direction=_direction(about, controller),
-    )
+    known = {field.name: about[field.name] for field in fields(Run) if field.name in about}
+    return Run(**{**known, "direction": _direction(about, controller)})
 
 
 def _direction(about: Mapping[str, Any], controller: Controller) -> Direction:

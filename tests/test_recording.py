@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import keras
 import pytest
@@ -53,8 +55,13 @@ def test_a_second_run_in_one_file_replaces_the_first(tmp_path):
 def test_the_curve_of_a_range_test_survives_json(tmp_path):
     writer = JSONLinesWriter(tmp_path / "run.jsonl")
     writer.write_decision(Record(5, 0, 0.1, "found", "x", CURVE))
+    unmeasured = replace(CURVE, validation_losses=(1.0, float("nan")))
+    writer.write_decision(Record(6, 0, 0.1, "found", "x", unmeasured))
     writer.close()
-    assert read(tmp_path / "run.jsonl").decisions[0].curve == CURVE
+    first, second = read(tmp_path / "run.jsonl").decisions
+    assert first.curve == CURVE
+    assert second.curve.validation_losses[0] == 1.0
+    assert math.isnan(second.curve.validation_losses[1])
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "events"])

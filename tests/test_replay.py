@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import keras
 import pytest
 from conftest import Metrics, blobs, classifier, one_weight, steps
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import adaptlr
-from adaptlr.controllers import Divergence, Feedback, Plateau, RangeFinder, Run
+from adaptlr.controllers import Decision, Divergence, Feedback, Plateau, RangeFinder, Run
 from adaptlr.monitor import Monitor
 from adaptlr.range_test import RangeTest
 from adaptlr.recording import read
@@ -41,6 +43,22 @@ class Recorder:
         return [self.memory, read(self.folder / "run.jsonl"), read(self.folder / "events")]
 
 
+@dataclass(frozen=True)
+class Reporter:
+    """Asks for every seventh step, halves the rate there, and reports all that it was told."""
+
+    monitor: Monitor = field(default_factory=lambda: Monitor("loss"))
+
+    def init(self, run):
+        return 1.0
+
+    def update(self, scale, observation):
+        rule = "end" if observation.epoch_end else "seen"
+        told = (observation.learning_rate, observation.loss, observation.monitored)
+        scale *= 0.5
+        return scale, Decision(scale, rule, repr(told), next_step=observation.step + 7)
+
+
 class TestTheSameControllerDecidesTheSame:
     """From memory, from JSON lines and from event files."""
 
@@ -56,6 +74,13 @@ class TestTheSameControllerDecidesTheSame:
             assert decided(replayed) == decided(recorder.memory)
             assert len(replayed.decisions) == 2
             assert parting(recorded, replayed) is None
+
+    def test_one_that_reports_what_it_was_told(self):
+        memory, schedule = MemoryWriter(), Linear(1.0, 100)
+        callback = adaptlr.ScheduleLR(schedule, Reporter(), writers=[memory])
+        one_weight().fit(**steps(20), epochs=3, callbacks=[callback])
+        assert [d.step for d in memory.decisions] == [0, 0, 7, 14, 20, 27, 34, 40, 47, 54, 60]
+        assert decided(replay(memory, Reporter(), schedule)) == decided(memory)
 
     def test_auto(self, tmp_path):
         recorder = Recorder(tmp_path)
@@ -112,6 +137,17 @@ def test_another_metric_is_taken_from_the_epochs_with_the_direction_of_its_name(
     recorded = recording([3.0, 2.0, 1.0, 1.0], monitor="val_loss", direction="min")
     by_accuracy = replay(recorded, Plateau(Monitor("val_accuracy"), patience=1))
     assert rates(by_accuracy) == rates(replay(recorded, Plateau(patience=1)))
+
+
+def test_a_controller_sees_no_more_control_points_than_it_asks_for():
+    recorded = MemoryWriter()
+    recorded.write_run(0, {"learning_rate": 1.0, "steps_per_epoch": 20})
+    for step in range(20):
+        recorded.write_scalars(step, {"loss": float(step)})
+    recorded.write_scalars(20, {"epoch/loss": 1.0})
+    recorded.write_scalars(20, {})
+    seen = [(d.step, d.rule) for d in replay(recorded, Reporter()).decisions]
+    assert seen == [(0, "seen"), (7, "seen"), (14, "seen"), (20, "end")]
 
 
 def test_a_schedule_multiplies():

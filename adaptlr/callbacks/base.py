@@ -19,7 +19,7 @@ from adaptlr.writers import MultiWriter, Record, TensorBoardWriter, Writer
 __all__ = ["LearningRateCallback"]
 
 # Arguments that say where to log or what to measure on, and nothing about the training.
-_NOT_COMPARED = ("validation_data", "log_dir", "writers", "verbose", "backup_dir")
+_NOT_COMPARED = ("validation_data", "log_dir", "writers", "verbose", "backup_dir", "backup_freq")
 
 
 class LearningRateCallback(keras.callbacks.Callback):

@@ -18,8 +18,8 @@ class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: i
     """Makes a schedule of `adaptlr.schedules` the `learning_rate` of a Keras optimizer.
 
     The rates of all steps are computed once and looked up by the optimizer's step counter. The
-    schedule is saved with the model, as text; before the model is loaded, as for every class that
-    is not Keras' own, it must have been imported (`from adaptlr import KerasSchedule`). No
+    schedule is saved with the model, as text; before the model is loaded, it must have been
+    imported (`from adaptlr import KerasSchedule`), as every class that is not Keras' own. No
     callback can adjust such a rate: for that, and for a log, use `adaptlr.ScheduleLR`.
 
     Args:

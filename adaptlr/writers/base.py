@@ -45,6 +45,18 @@ class Record:
     reason: str
     curve: Curve | None = field(default=None, repr=False)
 
+    @classmethod
+    def load(cls, values: Mapping[str, Any]) -> Record:
+        """Rebuilds a record from what `dataclasses.asdict`, and JSON after it, made of one."""
+        curve = values.get("curve")
+        if curve is not None:
+            series: dict[str, Any] = {
+                k: tuple(map(float, x)) if isinstance(x, list | tuple) else x
+                for k, x in curve.items()
+            }
+            curve = Curve(**series)
+        return cls(**{**values, "curve": curve})
+
 
 class Writer(Protocol):
     """Takes what a callback logs. What a method has written survives a kill of the process."""

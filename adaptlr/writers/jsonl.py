@@ -40,15 +40,15 @@ class JSONLinesWriter:
 
     def write_run(self, step: int, description: Mapping[str, Any]) -> None:
         """Writes what is known of a run."""
-        self._write({"step": step, "run": {name: _json(x) for name, x in description.items()}})
+        self._write({"step": step, "run": _json(dict(description))})
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes named values of one step."""
-        self._write({"step": step, "scalars": {tag: _json(x) for tag, x in scalars.items()}})
+        self._write({"step": step, "scalars": _json(dict(scalars))})
 
     def write_decision(self, record: Record) -> None:
         """Writes one decision."""
-        values = {name: _json(x) for name, x in asdict(record).items()}
+        values = _json(asdict(record))
         if record.curve is None:
             del values["curve"]
         self._write({"step": record.step, "decision": values})
@@ -68,5 +68,9 @@ class JSONLinesWriter:
 
 
 def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _json(x) for name, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(x) for x in value]
     finite = not isinstance(value, float) or value - value == 0.0
     return value if finite else str(value)
