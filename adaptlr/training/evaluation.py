@@ -69,12 +69,14 @@ def _undisturbed(model: Any) -> Iterator[None]:
     variables = model.metrics_variables
     values = [keras.ops.copy(keras.ops.stop_gradient(v)) for v in variables]
     state, training = random_state(), getattr(model, "training", None)
-    yield
-    set_random_state(state)
-    if keras.backend.backend() == "torch":
-        model.train(training)
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+    try:
+        yield
+    finally:
+        set_random_state(state)
+        if keras.backend.backend() == "torch":
+            model.train(training)
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
     if getattr(model, "_jax_state", False) is None:
         # Data of unknown length end in a step that takes the values out of the variables, finds
         # no batch, and leaves `fit` to put them back from here, where evaluation left nothing.

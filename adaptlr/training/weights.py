@@ -40,6 +40,14 @@ class Snapshot:
         self._values = _read(self._variables)
         self._random_state = random_state()
 
+    def finite(self) -> bool:
+        """Whether no value in it is NaN or infinite."""
+        pairs = zip(self._variables, self._values, strict=True)
+        floats = [value for v, value in pairs if keras.backend.is_float_dtype(v.dtype)]
+        # Zero times NaN or infinity is NaN; one number for all of them waits for the device once.
+        zero = sum(keras.ops.cast(keras.ops.sum(value * 0), "float32") for value in floats)
+        return bool(keras.ops.convert_to_numpy(zero) == 0.0)
+
     def restore(self) -> None:
         """Puts every variable back; the snapshot stays good for another time."""
         _write(self._variables, self._values)
@@ -138,8 +146,21 @@ def _read(variables: Sequence[Any]) -> list[Any]:
 
 
 def _write(variables: Sequence[Any], values: Sequence[Any]) -> None:
-    """Copies values in; the copy keeps them alive when a JAX step consumes the variable's."""
-    for variable, value in zip(variables, values, strict=True):
+    """Copies values in; the copy keeps them alive when a JAX step consumes the variable's.
+
+    An interrupt in the middle would leave half of one state and half of another: the rest is
+    written before it is let through.
+    """
+    pairs = list(zip(variables, values, strict=True))
+    try:
+        _assign(pairs)
+    except BaseException:
+        _assign(pairs)
+        raise
+
+
+def _assign(pairs: Sequence[tuple[Any, Any]]) -> None:
+    for variable, value in pairs:
         variable.assign(keras.ops.copy(value))
 
 
