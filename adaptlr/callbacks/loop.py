@@ -7,11 +7,11 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
+from adaptlr.callbacks.logs import number, why_missing
 from adaptlr.controllers import Constant, Controller, Decision, Observation, Run
-from adaptlr.monitor import Direction
+from adaptlr.monitor import Direction, finite
 from adaptlr.schedules import Constant as ConstantRate
 from adaptlr.training.evaluation import TrainingLoss, evaluate
 from adaptlr.training.in_graph import InGraph, compiles_steps
@@ -102,6 +102,7 @@ class ControlLoop:
         self._ended: deque[int] = deque(maxlen=64)
         self._epoch_loss: float | None = None  # of the steps before validation
         self._snapshot: Snapshot | None = None
+        self._earlier: Snapshot | None = None  # the one before, until that one is proven
         model = synced_model()
         self._loss = TrainingLoss(model)
         self._average = RunningAverage(model, self._step) if plan.averaging else None
@@ -195,7 +196,7 @@ class ControlLoop:
         self._epoch_loss = self._loss.read()
         self._swap_in()
 
-    def end_epoch(self, logs: dict[str, float]) -> None:
+    def end_epoch(self, logs: dict[str, Any]) -> None:
         """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
         self._synced_model()
         loss = self._loss.read() if self._epoch_loss is None else self._epoch_loss
@@ -206,23 +207,34 @@ class ControlLoop:
         if held_out is not None and monitor is not None and monitor.name not in logs:
             logs.update(evaluate(self._synced_model(), held_out))
         logs.update(self._optimizer.read_all())
-        numbers = {k: float(v) for k, v in logs.items() if isinstance(v, Real)}
-        self._writer.write_scalars(self._step, {f"epoch/{k}": v for k, v in numbers.items()})
+        numbers = {f"epoch/{k}": number(v) for k, v in logs.items()}
+        self._writer.write_scalars(self._step, {k: v for k, v in numbers.items() if v is not None})
         if self._average is not None:
             self._average.swap_out()
         self._control(loss, self._monitored(logs), epoch_end=True)
         self._swap_in()
 
-    def finish(self) -> None:
-        """Leaves the best averaged weights in the model and closes the log."""
+    def abandon(self) -> None:
+        """Goes back to the raw weights; an exception is on its way out of `fit`."""
+        self._synced_model()
+        if self._average is not None:
+            self._average.swap_out()
+
+    def finish(self, *, interrupted: bool = False) -> None:
+        """Leaves the best weights in the model and closes the log.
+
+        If `fit` was interrupted, these may also be those of the last snapshot.
+        """
         self._synced_model()
         if self._in_graph is not None:
             self._in_graph.remove()
         if self._average is not None:
             self._average.finish()
-        if self._decision.exploring and self._snapshot is not None:
+        exploring = self._decision.exploring
+        if self._snapshot is not None and (exploring or (interrupted and self._average is None)):
             self._snapshot.restore()
-            self._optimizer.write(self._base)
+            if exploring:
+                self._optimizer.write(self._base)
         self._writer.close()
 
     # --- the loop --------------------------------------------------------------------------
@@ -232,6 +244,8 @@ class ControlLoop:
     ) -> None:
         self._require_ownership()
         step = self._step
+        if loss is not None and not finite(loss) and self._optimizer.skips_overflow():
+            loss = None  # steps that were skipped
         observation = Observation(step, self._epoch, epoch_end, self._rate, loss, monitored)
         self._state, decision = self._plan.controller.update(self._state, observation)
         self._decision = decision
@@ -248,12 +262,17 @@ class ControlLoop:
     def _carry_out(self, decision: Decision) -> None:
         model = self._synced_model()
         if decision.restore and self._snapshot is not None:
+            if decision.earlier and self._earlier is not None:
+                self._snapshot = self._earlier
             self._snapshot.restore()
             # The sums behind the epoch's metrics hold what was undone, NaN included.
             model.reset_metrics()
             self._loss.reset()
-        if decision.snapshot:
-            self._snapshot = Snapshot(model, leave=self._optimizer.variables())
+        else:
+            self._earlier = None  # training went on well from the last one
+        # A model that is not built yet has nothing to keep; for an experiment, that is an error.
+        if decision.snapshot and (model.built or decision.exploring):
+            self._keep(Snapshot(model, leave=self._optimizer.variables()))
         if self._average is not None:
             if decision.keep_best:
                 self._average.keep_best()
@@ -261,6 +280,11 @@ class ControlLoop:
                 self._average.restart(self._step)
         if decision.stop:
             model.stop_training = True
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        # A loss is that of the step before: the last step may have made NaN of the weights unseen.
+        if self._snapshot is None or snapshot.finite():
+            self._earlier, self._snapshot = self._snapshot, snapshot
 
     def _apply_rate(self) -> None:
         rate = self._decision.scale * self._scheduled(self._step)
@@ -322,22 +346,16 @@ class ControlLoop:
             return None
         return self._monitored(evaluate(self._synced_model(), held_out))
 
-    def _monitored(self, logs: dict[str, float]) -> float | None:
+    def _monitored(self, logs: dict[str, Any]) -> float | None:
         monitor = self._plan.controller.monitor
-        if monitor is None or monitor.name in logs:
-            return None if monitor is None else float(logs[monitor.name])
-        if not self._warned:
+        if monitor is None:
+            return None
+        value = number(logs.get(monitor.name))
+        if value is None and not self._warned:
             self._warned = True
-            hint = ""
-            if monitor.name.startswith("val_") and not any(k.startswith("val_") for k in logs):
-                hint = " (nothing was validated in this epoch: pass validation_data to fit)"
-            warnings.warn(
-                f"{self._owner}(monitor={monitor.name!r}): there is no such metric at the end of "
-                f"epoch {self._epoch + 1}{hint}; the rate is held until there is. Metrics: "
-                f"{', '.join(sorted(logs))}",
-                stacklevel=4,
-            )
-        return None
+            why = why_missing(monitor.name, logs, self._epoch)
+            warnings.warn(f"{self._owner}(monitor={monitor.name!r}): {why}", stacklevel=4)
+        return value
 
     def _require_ownership(self) -> None:
         self._synced_model()

@@ -45,7 +45,7 @@ class TrainingLoss:
         self._total, self._count = 0.0, 0.0
 
 
-def evaluate(model: Any, data: Any) -> dict[str, float]:
+def evaluate(model: Any, data: Any, steps: int | None = None) -> dict[str, Any]:
     """Returns the metrics of the present weights on `data`, named as Keras names them.
 
     Training metrics, PyTorch's training mode and its random state are as before afterwards.
@@ -55,13 +55,16 @@ def evaluate(model: Any, data: Any) -> dict[str, float]:
         data: What `validation_data` of `fit` takes: a tuple of arrays `(x, y)` or
             `(x, y, sample_weight)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`, or a PyTorch
             `DataLoader`.
+        steps: Batches to evaluate, or None for all.
     """
     x, y, sample_weight = data, None, None
     if isinstance(data, tuple | list):
         x, y, sample_weight = (*data, None)[:3]
     with _undisturbed(model):
-        logs = model.evaluate(x, y, sample_weight=sample_weight, verbose=0, return_dict=True)
-    return {f"val_{name}": float(value) for name, value in logs.items()}
+        logs = model.evaluate(
+            x, y, sample_weight=sample_weight, steps=steps, verbose=0, return_dict=True
+        )
+    return {f"val_{name}": value for name, value in logs.items()}
 
 
 @contextmanager
