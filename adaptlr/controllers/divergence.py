@@ -36,9 +36,9 @@ class DivergenceState:
     theirs: bool = False  # the inner controller takes the snapshots
     taken: int = 0  # step of the last one
     good: int = 0  # control points since the last restore
-    restores: int = 0  # since training last went well
+    restores: int = 0  # since the rate was last the inner controller's
+    released: int = 0  # how often a cut was taken back
     stuck: int = 0  # restores because the loss did not move
-    released: bool = False  # the cut was taken back once
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,11 @@ class Divergence:
       chance, from the start or after a spike. At most two restores are spent on this.
 
     The inner controller never sees such a point. What it decides afterwards is scaled down by all
-    cuts. If all is well for `recovery` control points, it was a passing fault: the cut is taken
-    back, once in a run, and the tries start anew. After `max_restores` tries in between the
-    training is ended. Steps that the inner controller declares to be `exploring` are its own
-    affair.
+    cuts, of which there are at most `max_restores`; at the next fault the training is ended. If
+    all is well for `recovery` control points, it was a passing fault: the cuts are taken back and
+    the tries start anew. Each time that this happens it takes twice as many control points as
+    before, so that a rate which is too high is not tried for ever. Steps that the inner controller
+    declares to be `exploring` are its own affair.
 
     A snapshot is taken before the first step, and at ends of epochs, at least 100 steps apart, at
     which the training loss keeps three quarters of the fall it has seen. If training goes wrong
@@ -73,7 +74,7 @@ class Divergence:
         stuck: Control points, about ten an epoch, without any movement, ≥ 10, or None to allow
             any number. A rate that is too *low* looks the same, so this is for a controller that
             has seen the loss fall at its rate, and no warm-up longer than this.
-        recovery: Good control points after which a fault has passed, ≥ 1.
+        recovery: Good control points after which the first fault has passed, ≥ 1.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -155,23 +156,25 @@ class Divergence:
     def _restore(self, state: DivergenceState, symptom: str) -> tuple[DivergenceState, Decision]:
         stuck = self.stuck is not None and self._idle(state, self.stuck)
         again = state.restores > 0 and state.good == 0
-        restores = state.restores + 1
+        restores = min(state.restores, self.max_restores) + 1
         stop = restores > self.max_restores
+        factor = 1.0 if stop else self.factor
         state = replace(
             state,
-            scale=state.scale * self.factor,
-            cut=state.cut * self.factor,
+            scale=state.scale * factor,
+            cut=state.cut * factor,
             good=0,
             flat=0,
             restores=restores,
             stuck=state.stuck + stuck,
         )
-        after = "to end the training" if stop else f"rate × {self.factor:.3g}"
+        tries = f"restore {restores} of {self.max_restores}"
+        what = f"{self.max_restores} restores were in vain" if stop else tries
+        after = "to end the training" if stop else f"rate × {factor:.3g}"
         return state, Decision(
             scale=state.scale,
             rule="diverged",
-            reason=f"{symptom} (restore {restores} of {self.max_restores}): back to the last good "
-            f"snapshot, {after}",
+            reason=f"{symptom} ({what}): back to the last good snapshot, {after}",
             restore=state.armed,
             earlier=again,
             restart_average=True,
@@ -185,20 +188,19 @@ class Divergence:
             state,
             measured=state.measured or measured,
             good=good,
-            restores=0 if good >= self.recovery else state.restores,
         )
 
     def _release(
         self, state: DivergenceState, decision: Decision
     ) -> tuple[DivergenceState, Decision]:
-        due = state.cut < 1.0 and not state.released and state.good >= self.recovery
+        due = state.cut < 1.0 and state.good >= self.recovery * 2**state.released
         if not due or decision.exploring or decision.rule != "hold":
             return state, decision
         reason = (
-            f"all went well for {state.good} control points: the cut to {state.cut:.3g} is taken "
-            f"back, this once"
+            f"all went well for {state.good} control points: the fault has passed, the cut to "
+            f"{state.cut:.3g} is taken back"
         )
-        state = replace(state, cut=1.0, released=True)
+        state = replace(state, cut=1.0, restores=0, released=state.released + 1)
         return state, replace(decision, rule="released", reason=reason)
 
     def _keep(
