@@ -11,7 +11,7 @@ import keras
 from adaptlr.callbacks.direction import metric_direction
 from adaptlr.callbacks.loop import ControlLoop, Plan
 from adaptlr.monitor import Direction
-from adaptlr.training.fit import on_exception
+from adaptlr.training.fit import on_exception, other_callbacks
 from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.writers import MultiWriter, Record, TensorBoardWriter, Writer
 
@@ -138,6 +138,7 @@ class LearningRateCallback(keras.callbacks.Callback):
             epoch_steps=self.params.get("steps"),
             writer=MultiWriter(self._writers),
             announce=self._announce,
+            others=lambda: other_callbacks(self),
         )
 
     def _announce(self, record: Record) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,18 +18,24 @@ def metric_direction(model: Any, monitor: Monitor) -> Direction:
     """Returns the direction of a monitored metric.
 
     The monitor's own mode decides; else what the metric object in the model says of itself, as in
-    Keras; else its name.
+    Keras; else its name. A mode against what Keras says is warned of.
 
     Raises:
         ValueError: If none of these tells.
     """
-    if monitor.mode != "auto":
-        return monitor.mode
     name = monitor.name.removeprefix("val_")
-    for metric in _flatten(model.metrics):
-        direction = getattr(metric, "_direction", None)
-        if metric.name == name and direction in ("up", "down"):
-            return "max" if direction == "up" else "min"
+    known: Direction | None = "min" if name == "loss" else _known(model, name)
+    if monitor.mode != "auto":
+        if known is not None and known != monitor.mode:
+            warnings.warn(
+                f"mode={monitor.mode!r} was given for monitor={monitor.name!r}, which Keras knows "
+                f"to be better when {'lower' if known == 'min' else 'higher'}: every improvement "
+                f"will be taken for a setback. Pass mode={known!r} or mode='auto'.",
+                stacklevel=4,
+            )
+        return monitor.mode
+    if known is not None:
+        return known
     if any(word in name.lower() for word in _LOWER):
         return "min"
     if any(word in name.lower() for word in _HIGHER):
@@ -37,6 +44,14 @@ def metric_direction(model: Any, monitor: Monitor) -> Direction:
         f"it cannot be told whether {monitor.name!r} is better when lower or when higher. Pass "
         f"mode='min' or mode='max'. Received: monitor={monitor.name!r}, mode='auto'"
     )
+
+
+def _known(model: Any, name: str) -> Direction | None:
+    for metric in _flatten(model.metrics):
+        direction = getattr(metric, "_direction", None)
+        if metric.name == name and direction in ("up", "down"):
+            return "max" if direction == "up" else "min"
+    return None
 
 
 def _flatten(metrics: Any) -> Iterator[Any]:

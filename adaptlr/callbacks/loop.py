@@ -67,6 +67,7 @@ class ControlLoop:
         epoch_steps: Steps in an epoch, or None if unknown.
         writer: Where to log.
         announce: Called with each decision's record.
+        others: Returns the names of the other callbacks in this `fit`.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class ControlLoop:
         epoch_steps: int | None,
         writer: Writer,
         announce: Callable[[Record], None],
+        others: Callable[[], list[str]],
     ) -> None:
         self._plan = plan
         self._owner = owner
@@ -89,6 +91,7 @@ class ControlLoop:
         self._optimizer = rate
         self._writer = writer
         self._announce = announce
+        self._others = others
         self._epoch = epoch
         self._epoch_steps = epoch_steps
         self._interval = max(1, epoch_steps // 10) if epoch_steps else 100
@@ -104,6 +107,8 @@ class ControlLoop:
         self._snapshot: Snapshot | None = None
         self._earlier: Snapshot | None = None  # the one before, until that one is proven
         model = synced_model()
+        if plan.validation_data is not None:
+            self._try_out(model, plan.validation_data)
         self._loss = TrainingLoss(model)
         self._average = RunningAverage(model, self._step) if plan.averaging else None
         run = Run(
@@ -119,6 +124,16 @@ class ControlLoop:
         self._state = plan.controller.init(run)
         self._record("start", f"{owner} takes over from a rate of {self._base:.6g}")
         self._control(None)
+
+    def _try_out(self, model: Any, data: Any) -> None:
+        """Evaluates one batch, so that data of the wrong shape do not cost an epoch."""
+        try:
+            evaluate(model, data, steps=1)
+        except Exception as error:
+            raise ValueError(
+                f"{self._owner}(validation_data=...) must be data that model.evaluate takes, at "
+                f"least one batch of them. It says: {error}"
+            ) from error
 
     def _first_step(self, epoch: int) -> int:
         if self._epoch_steps:
@@ -361,12 +376,14 @@ class ControlLoop:
         self._synced_model()
         changed = self._optimizer.changed_by_others()
         if changed is not None:
+            others = self._others()
             raise RuntimeError(
                 f"{self._owner} set the learning rate to {changed[0]:.6g} and found "
-                f"{changed[1]:.6g}: something else changes it too, most likely another callback "
-                f"(LearningRateScheduler, ReduceLROnPlateau, a second adaptlr callback) or code "
-                f"in a training step. Keep one of them; a schedule and a controller are combined "
-                f"by adaptlr.ScheduleLR(schedule, controller)."
+                f"{changed[1]:.6g} at step {self._step}: something else changes it too, another "
+                f"callback (LearningRateScheduler, ReduceLROnPlateau, a second adaptlr callback), "
+                f"code in a training step, or optimizer state that was loaded. Callbacks in this "
+                f"fit: {', '.join(others) or 'no other'}. Keep one that sets the rate; a schedule "
+                f"and a controller are combined by adaptlr.ScheduleLR(schedule, controller)."
             )
 
     def _record(self, rule: str, reason: str) -> None:
