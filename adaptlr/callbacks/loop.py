@@ -16,7 +16,7 @@ from adaptlr.schedules import Constant as ConstantRate
 from adaptlr.training.evaluation import TrainingLoss, evaluate
 from adaptlr.training.in_graph import InGraph, compiles_steps
 from adaptlr.training.optimizer import OptimizerRate
-from adaptlr.training.weights import RunningAverage, Snapshot
+from adaptlr.training.weights import RunningAverage, Snapshot, finite_weights
 from adaptlr.writers import Record, Writer
 
 __all__ = ["ControlLoop", "Plan"]
@@ -261,7 +261,10 @@ class ControlLoop:
         step = self._step
         if loss is not None and not finite(loss) and self._optimizer.skips_overflow():
             loss = None  # steps that were skipped
-        observation = Observation(step, self._epoch, epoch_end, self._rate, loss, monitored)
+        # Only where there is something to go back to does anybody want to know.
+        look = epoch_end and self._snapshot is not None and not self._decision.exploring
+        sound = not look or finite_weights(self._synced_model())
+        observation = Observation(step, self._epoch, epoch_end, self._rate, loss, monitored, sound)
         self._state, decision = self._plan.controller.update(self._state, observation)
         self._decision = decision
         self._carry_out(decision)

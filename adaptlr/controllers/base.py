@@ -52,6 +52,7 @@ class Observation:
         learning_rate: The rate that the last step was trained with.
         loss: Mean training loss over the steps since the last control point, un-averaged.
         monitored: Value of the monitored metric, at control points where it was measured.
+        sound: False if the weights hold NaN or infinities; looked at where an epoch ends.
     """
 
     step: int
@@ -60,6 +61,7 @@ class Observation:
     learning_rate: float | None = None
     loss: float | None = None
     monitored: float | None = None
+    sound: bool = True
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ class Divergence:
 
     Training has gone wrong at a control point if
 
-    * the training loss is NaN or infinite, or the monitored metric is and was not before;
+    * the training loss is NaN or infinite, or weights are, which a ReLU may hide, or the monitored
+      metric is and was not before;
     * the training loss exceeds `limit` times the first one that was seen;
     * the training loss has stayed within 1 % for `stuck` control points on end, no more than 10 %
       below the first one: a network that outputs the same for everything, whose loss is that of
@@ -135,6 +136,8 @@ class Divergence:
         loss, monitored = observation.loss, observation.monitored
         if loss is not None and not finite(loss):
             return f"the training loss became {loss}"
+        if not observation.sound:
+            return "the weights hold NaN or infinities"
         if monitored is not None and not finite(monitored) and state.measured:
             return f"the monitored metric became {monitored}"
         if loss is None or state.start is None or state.best is None:

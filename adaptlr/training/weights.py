@@ -9,7 +9,7 @@ import keras
 
 from adaptlr.training.random_state import random_state, set_random_state
 
-__all__ = ["RunningAverage", "Snapshot", "model_variables"]
+__all__ = ["RunningAverage", "Snapshot", "finite_weights", "model_variables"]
 
 
 def model_variables(model: Any) -> list[Any]:
@@ -24,6 +24,12 @@ def model_variables(model: Any) -> list[Any]:
             f"brought back. Begin it with keras.Input(shape), or call model.build before fit."
         )
     return [*model.trainable_variables, *model.non_trainable_variables]
+
+
+def finite_weights(model: Any) -> bool:
+    """Whether no variable of the model is NaN or infinite."""
+    variables = model_variables(model)
+    return _finite(variables, [keras.ops.stop_gradient(v) for v in variables])
 
 
 class Snapshot:
@@ -42,11 +48,7 @@ class Snapshot:
 
     def finite(self) -> bool:
         """Whether no value in it is NaN or infinite."""
-        pairs = zip(self._variables, self._values, strict=True)
-        floats = [value for v, value in pairs if keras.backend.is_float_dtype(v.dtype)]
-        # Zero times NaN or infinity is NaN; one number for all of them waits for the device once.
-        zero = sum(keras.ops.cast(keras.ops.sum(value * 0), "float32") for value in floats)
-        return bool(keras.ops.convert_to_numpy(zero) == 0.0)
+        return _finite(self._variables, self._values)
 
     def restore(self) -> None:
         """Puts every variable back; the snapshot stays good for another time."""
@@ -138,6 +140,14 @@ class RunningAverage:
         """Leaves the best average in the model, or the present one if none was called best."""
         _write(self._variables, self._values if self._best is None else self._best)
         self._raw = None
+
+
+def _finite(variables: Sequence[Any], values: Sequence[Any]) -> bool:
+    pairs = zip(variables, values, strict=True)
+    floats = [value for v, value in pairs if keras.backend.is_float_dtype(v.dtype)]
+    # Zero times NaN or infinity is NaN; one number for all of them waits for the device once.
+    zero = sum(keras.ops.cast(keras.ops.sum(value * 0), "float32") for value in floats)
+    return bool(keras.ops.convert_to_numpy(zero) == 0.0)
 
 
 def _read(variables: Sequence[Any]) -> list[Any]:
