@@ -10,6 +10,7 @@ from adaptlr.monitor import Direction, Monitor
 
 __all__ = ["metric_direction"]
 
+_CERTAIN: dict[str, Direction] = {"loss": "min", "accuracy": "max"}
 _HIGHER = ("acc", "auc", "precision", "recall", "f1", "iou", "dice", "r2", "psnr", "ssim")
 _LOWER = ("loss", "error", "crossentropy", "perplexity", "hinge", "divergence", "mse", "mae")
 
@@ -24,7 +25,8 @@ def metric_direction(model: Any, monitor: Monitor) -> Direction:
         ValueError: If none of these tells.
     """
     name = monitor.name.removeprefix("val_")
-    known: Direction | None = "min" if name == "loss" else _known(model, name)
+    # Not every backend has built the metrics when training begins.
+    known = _CERTAIN.get(name) or _known(model, name)
     if monitor.mode != "auto":
         if known is not None and known != monitor.mode:
             warnings.warn(

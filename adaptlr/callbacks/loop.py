@@ -215,8 +215,8 @@ class ControlLoop:
         """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
         self._synced_model()
         loss = self._loss.read() if self._epoch_loss is None else self._epoch_loss
-        self._step = self._steps_done()
-        self._swap_in()
+        self._step = self._count_epoch()
+        self._swap_in(counted=True)
         monitor = self._plan.controller.monitor
         held_out = self._plan.validation_data
         if held_out is not None and monitor is not None and monitor.name not in logs:
@@ -227,7 +227,7 @@ class ControlLoop:
         if self._average is not None:
             self._average.swap_out()
         self._control(loss, self._monitored(logs), epoch_end=True)
-        self._swap_in()
+        self._swap_in(counted=True)
 
     def abandon(self) -> None:
         """Goes back to the raw weights; an exception is on its way out of `fit`."""
@@ -333,27 +333,33 @@ class ControlLoop:
     # --- small parts -----------------------------------------------------------------------
 
     def _steps_done(self) -> int:
-        """Steps trained when an epoch ends."""
-        if self._epoch_steps is not None:
-            done = self._begun + int(self._synced_model().steps_per_execution or 1)
-            return min(done, self._epoch_start + self._epoch_steps)
-        # Data of unknown length end in a batch that begins and is not there. Neither the last
-        # begun tells, nor the optimizer, whose counter TensorFlow may have raised all the same.
-        # On JAX what was written before that batch is lost.
+        """Steps trained when an epoch ends, unless its data ended before it."""
+        done = self._begun + int(self._synced_model().steps_per_execution or 1)
+        return min(done, self._epoch_start + (self._epoch_steps or 0))
+
+    def _count_epoch(self) -> int:
+        """Steps trained when an epoch has ended, and with it the threads that say so."""
+        ended = max(self._ended, default=-1)
+        if self._epoch_steps is not None and ended >= self._begun - self._epoch_start:
+            return self._steps_done()
+        # Data that end early, or at an unknown place, end in a batch that begins and is not there.
+        # Neither the last begun tells, nor the optimizer, whose counter TensorFlow may have raised
+        # all the same. On JAX what was written before that batch is lost.
         self._optimizer.forget()
         self._write_lost = True
-        return self._epoch_start + max(self._ended, default=-1) + 1
+        return self._epoch_start + ended + 1
 
     def _take_average(self) -> None:
         if self._average is not None and not self._decision.exploring:
             self._synced_model()
             self._average.update(self._step)
 
-    def _swap_in(self) -> None:
+    def _swap_in(self, *, counted: bool = False) -> None:
         if self._average is None or self._average.swapped:
             return
         if self._epoch_steps is not None:  # else the count may lag behind until the epoch ends
-            self._step = self._steps_done()
+            if not counted:
+                self._step = self._steps_done()
             self._take_average()
         self._synced_model()
         self._average.swap_in()

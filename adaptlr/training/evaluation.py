@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,8 +72,12 @@ def _undisturbed(model: Any) -> Iterator[None]:
     variables = model.metrics_variables
     values = [keras.ops.copy(keras.ops.stop_gradient(v)) for v in variables]
     state, training = random_state(), getattr(model, "training", None)
+    put_back = _jax_values(model)
     try:
         yield
+    except BaseException:
+        put_back()
+        raise
     finally:
         set_random_state(state)
         if keras.backend.backend() == "torch":
@@ -89,3 +93,18 @@ def _undisturbed(model: Any) -> Iterator[None]:
             **state,
             "optimizer_variables": [v.value for v in model.optimizer.variables],
         }
+
+
+def _jax_values(model: Any) -> Callable[[], None]:
+    """On JAX an evaluation that fails in its first batch has taken all values out of the model."""
+    if keras.backend.backend() != "jax":
+        return lambda: None
+    present, values = getattr(model, "_jax_state", None), [(v, v.value) for v in model.variables]
+
+    def put_back() -> None:
+        if getattr(model, "_jax_state", None) is present:  # no batch came to its end
+            for variable, value in values:
+                variable.assign(value)
+            model._jax_state_synced = True
+
+    return put_back
