@@ -22,7 +22,8 @@ from adaptlr.writers import JSONLinesWriter, MemoryWriter, MultiWriter, Record, 
 
 RECORD = Record(3, 1, 0.1, "plateau", "because")
 WRITERS = {"jsonl": lambda path: JSONLinesWriter(path / "log.jsonl"), "tb": TensorBoardWriter}
-OPERATIONS = {"jsonl": 17, "tb": 22}
+OPERATIONS = {"jsonl": 12, "tb": 19}
+CODES = (errno.ENOSPC, errno.EROFS, errno.EIO)
 FAULTS = [(kind, at) for kind, count in OPERATIONS.items() for at in range(count)]
 
 
@@ -85,9 +86,9 @@ def test_these_are_all_operations(kind, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stays", [False, True])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
 @pytest.mark.parametrize(("kind", "at"), FAULTS)
-def test_a_fault_anywhere(kind, at, code, stays, tmp_path, monkeypatch):
+def test_a_fault_anywhere(kind, at, stays, tmp_path, monkeypatch):
+    code = CODES[at % 3]
     path, fine = tmp_path / "run", MemoryWriter()
     writer = WRITERS[kind](path)
     with monkeypatch.context() as patch, collected_warnings() as messages:
