@@ -36,8 +36,7 @@ class MonitorState:
     record: float | None = None  # the best one, by however little
     value: float | None = None  # the value judged last, smoothed if the monitor smooths
     previous: float | None = None
-    variance: float | None = None  # of the noise, from second differences
-    count: int = 0
+    curvatures: tuple[float, ...] = ()  # squares of the latest second differences
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,11 @@ class Monitor:
     * `"absolute"`: by `min_delta`, as in `keras.callbacks`;
     * `"relative"`: by `min_delta` times the size of the best value, as PyTorch's `"rel"`;
     * `"noise"`: by `min_delta` standard deviations of the metric's own noise. The noise is
-      estimated from second differences `v[t] - 2 v[t-1] + v[t-2]`, in which a steady trend
-      cancels and white noise of variance `s²` has variance `6 s²`. Until three values were seen
-      the noise counts as zero.
+      estimated from the latest nine second differences `v[t] - 2 v[t-1] + v[t-2]`, in which a
+      steady trend cancels and white noise of variance `s²` has variance `6 s²`. It is the median
+      of their squares that counts, over 0.455, what it is for a normal variable of variance 1: so
+      one value far off, as a first loss often is, leaves no mark. Until three values were seen the
+      noise counts as zero.
 
     Values that are NaN or infinite in float32 are never an improvement and are not remembered.
     Comparisons round to float32, the precision metrics are computed in, as Keras does.
@@ -100,24 +101,26 @@ class Monitor:
             return state, False
         if state.value is not None:
             value = self.smoothing * state.value + (1.0 - self.smoothing) * value
-        variance = self._variance(state, value)
-        improved = self._better(value, state, variance)
+        curvatures = state.curvatures
+        if state.value is not None and state.previous is not None:
+            bend = value - 2.0 * state.value + state.previous
+            curvatures = (*curvatures, bend * bend)[-9:]
+        improved = self._better(value, state, _noise(curvatures))
         state = replace(
             state,
             best=value if improved else state.best,
             record=value if self._ahead(value, state) else state.record,
             value=value,
             previous=state.value,
-            variance=variance,
-            count=state.count + 1,
+            curvatures=curvatures,
         )
         return state, improved
 
-    def _better(self, value: float, state: MonitorState, variance: float | None) -> bool:
+    def _better(self, value: float, state: MonitorState, noise: float) -> bool:
         best = state.best
         if best is None:
             return True
-        unit = {"absolute": 1.0, "relative": abs(best), "noise": math.sqrt(variance or 0.0)}
+        unit = {"absolute": 1.0, "relative": abs(best), "noise": noise}
         margin = self.min_delta * unit[self.threshold]
         if state.direction == "min":
             return single(value + margin) < single(best)
@@ -128,15 +131,13 @@ class Monitor:
             return True
         return value < state.record if state.direction == "min" else value > state.record
 
-    def _variance(self, state: MonitorState, value: float) -> float | None:
-        if state.value is None or state.previous is None:
-            return None
-        seen = (value - 2.0 * state.value + state.previous) ** 2 / 6.0
-        if state.variance is None:
-            return seen
-        # A window of about ten values: long enough for a variance, short enough to follow the
-        # noise down when the rate is cut.
-        return state.variance + (seen - state.variance) / min(state.count - 1, 10)
+
+def _noise(curvatures: tuple[float, ...]) -> float:
+    """Standard deviation of the noise behind squared second differences."""
+    if not curvatures:
+        return 0.0
+    median = sorted(curvatures)[(len(curvatures) - 1) // 2]
+    return math.sqrt(median / 6.0 / 0.455)
 
 
 def direction_by_name(name: str) -> Direction:

@@ -97,59 +97,6 @@ class TestPlateau:
             Plateau(**arguments)
 
 
-class TestDivergence:
-    def start(self, **arguments):
-        guard = Divergence(Constant(), **arguments)
-        state = guard.init(Run(1.0))
-        state, first = guard.update(state, Observation(0, 0))
-        assert first.snapshot  # something to go back to before anything can go wrong
-        return guard, state
-
-    @pytest.mark.parametrize("loss", [nan, math.inf])
-    def test_restores_and_cuts(self, loss):
-        guard, state = self.start(factor=0.5)
-        state, decision = guard.update(state, Observation(5, 0, loss=loss))
-        assert (decision.restore, decision.rule, decision.scale) == (True, "diverged", 0.5)
-        assert f"the training loss became {loss}" in decision.reason
-        state, decision = guard.update(state, Observation(9, 0, loss=1.0))
-        assert (decision.restore, decision.scale) == (False, 0.5)  # the cut stays
-
-    def test_a_monitored_nan_counts_too(self):
-        guard, state = self.start()
-        _, decision = guard.update(state, Observation(5, 0, True, loss=1.0, monitored=nan))
-        assert decision.restore
-        assert "monitored metric" in decision.reason
-
-    def test_an_explosion_is_measured_against_the_first_loss(self):
-        guard, state = self.start(limit=10.0)
-        state, _ = guard.update(state, Observation(1, 0, loss=2.0))
-        state, fine = guard.update(state, Observation(2, 0, loss=19.0))
-        state, exploded = guard.update(state, Observation(3, 0, loss=21.0))
-        assert (fine.restore, exploded.restore) == (False, True)
-
-    def test_stops_after_so_many_restores(self):
-        guard, state = self.start(max_restores=2)
-        stops = []
-        for step in range(3):
-            state, decision = guard.update(state, Observation(step + 1, 0, loss=nan))
-            stops.append(decision.stop)
-        assert stops == [False, False, True]
-
-    def test_the_wrapped_controller_goes_on_below_the_cut(self):
-        guard = Divergence(Plateau(patience=1, factor=0.5), factor=0.1)
-        decisions = epochs(guard, [1, nan, 1, 1])
-        assert [d.scale for d in decisions] == pytest.approx([1, 0.1, 0.05, 0.025])
-
-    def test_exploring_steps_may_diverge(self):
-        guard = Divergence(Feedback())
-        state = guard.init(Run(1e-6, steps_per_epoch=100, epochs=10))
-        state, _ = guard.update(state, Observation(0, 0))
-        state, _ = guard.update(state, Observation(1, 0, loss=2.0))
-        state, _ = guard.update(state, Observation(2, 0, loss=1.0))
-        state, decision = guard.update(state, Observation(3, 0, loss=nan))
-        assert decision.rule == "settle"
-
-
 def ramp(rate_at_minimum):
     """Loss as a function of the rate: flat, falling, exploding."""
 

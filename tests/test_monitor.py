@@ -1,4 +1,6 @@
 import math
+import statistics
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -45,16 +47,33 @@ def test_noise_threshold_ignores_a_wiggle_that_an_absolute_one_takes_for_progres
     assert not verdicts(Monitor(min_delta=1.0, threshold="noise"), wiggle)[-1]
 
 
-def test_noise_of_a_straight_line_is_zero_and_of_alternation_is_its_size():
-    monitor, state = Monitor(threshold="noise"), MonitorState()
-    for value in [3.0, 2.0, 1.0, 0.0]:
-        state, _ = monitor.update(state, value)
-    assert state.variance == 0.0
+def noise(values):
     state = MonitorState()
-    for t in range(200):
-        state, _ = monitor.update(state, (-1.0) ** t)
-    # Second differences of +1, -1, … are ±4: 16 / 6.
-    assert state.variance == pytest.approx(16 / 6)
+    for value in values:
+        state, _ = Monitor(threshold="noise").update(state, value)
+    return math.sqrt(statistics.median_low(state.curvatures) / 6.0 / 0.455)
+
+
+def test_noise_of_a_straight_line_is_zero_and_of_normal_values_is_their_deviation():
+    assert noise([3.0, 2.0, 1.0, 0.0]) == 0.0
+    random = Random(0)
+    estimates = [noise(random.gauss(5.0, 2.0) for _ in range(30)) for _ in range(400)]
+    assert math.sqrt(statistics.mean(e**2 for e in estimates)) == pytest.approx(2.0, rel=0.2)
+
+
+@pytest.mark.parametrize("first", [1e2, 1e6, 1e30])
+def test_a_huge_first_value_is_not_taken_for_noise(first):
+    """By a mean of squares nothing would be an improvement for long; so it is one value."""
+    falling = [first, *(0.9**t for t in range(12))]
+    seen = verdicts(Monitor(min_delta=0.5, threshold="noise"), falling)
+    assert seen == [t != 2 for t in range(13)]
+
+
+def test_one_spike_is_not_taken_for_noise():
+    falling = [0.9**t for t in range(12)]
+    falling[6] = 1e6
+    seen = verdicts(Monitor(min_delta=0.5, threshold="noise"), falling)
+    assert seen == [t != 6 for t in range(12)]
 
 
 def test_smoothing_is_an_exponential_average():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from adaptlr.callbacks.direction import metric_direction
 from adaptlr.callbacks.loop import ControlLoop, Plan
 from adaptlr.monitor import Direction
 from adaptlr.notation import pasteable
+from adaptlr.training.fit import on_exception, other_callbacks
 from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.writers import MultiWriter, Record, TensorBoardWriter, Writer
 
@@ -62,6 +63,7 @@ class LearningRateCallback(keras.callbacks.Callback):
         self._verbose = verbose
         self._loop: ControlLoop | None = None
         self._state: Any = None  # of the controller, after `fit`
+        self._unguard: Callable[[], None] = _nothing
 
     def __repr__(self) -> str:
         given = []
@@ -74,6 +76,7 @@ class LearningRateCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Checks the optimizer and the monitor before the first batch."""
         self.decisions = []
+        self._unguard()  # if an exception ended the last fit
         self._loop = self._state = None
         self._rate = OptimizerRate(self.model)
         monitor = self._plan.controller.monitor
@@ -85,6 +88,8 @@ class LearningRateCallback(keras.callbacks.Callback):
         """Begins at the first epoch, when other callbacks have restored what they restore."""
         if self._loop is None:
             self._loop = self._start(epoch)
+            if self._plan.averaging:
+                self._unguard = on_exception(self, self._loop.abandon)
         self._loop.begin_epoch(epoch)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -110,10 +115,33 @@ class LearningRateCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Leaves the best averaged weights in the model, if any, and closes the log."""
-        if self._loop is not None:
-            self._loop.finish()
-            self._state = self._loop.state
-            self._loop = None
+        self._end(interrupted=False)
+
+    def use_best_weights(self) -> None:
+        """Puts the best weights so far into the model, after a `fit` that an exception ended.
+
+        Keras then calls no callback any more: the model is left as it was after some step. The
+        best weights are those with the best monitored metric, for `AutoLR` averaged ones, for
+        `PlateauLR(restore_best_weights=True)` with optimizer slots; elsewhere those of the last
+        time that all was well. After a `fit` that came to its end, nothing is done.
+
+        Example:
+            >>> import adaptlr
+            >>> callback = adaptlr.AutoLR()
+            >>> def train(model, x, y):
+            ...     try:
+            ...         model.fit(x, y, callbacks=[callback])
+            ...     except KeyboardInterrupt:
+            ...         callback.use_best_weights()
+        """
+        self._end(interrupted=True)
+
+    def _end(self, *, interrupted: bool) -> None:
+        loop, self._loop = self._loop, None
+        self._unguard()
+        if loop is not None:
+            loop.finish(interrupted=interrupted)
+            self._state = loop.state
 
     def _start(self, epoch: int) -> ControlLoop:
         return ControlLoop(
@@ -128,6 +156,7 @@ class LearningRateCallback(keras.callbacks.Callback):
             hyperparameters=self._hyperparameters(),
             writer=MultiWriter(self._writers),
             announce=self._announce,
+            others=lambda: other_callbacks(self),
         )
 
     def _hyperparameters(self) -> dict[str, Any]:
@@ -151,3 +180,7 @@ class LearningRateCallback(keras.callbacks.Callback):
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str | type(None)) else pasteable(value)
+
+
+def _nothing() -> None:
+    pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,24 +10,41 @@ from adaptlr.monitor import Direction, Monitor, direction_by_name
 
 __all__ = ["metric_direction"]
 
+_CERTAIN: dict[str, Direction] = {"loss": "min", "accuracy": "max"}
+
 
 def metric_direction(model: Any, monitor: Monitor) -> Direction:
     """Returns the direction of a monitored metric.
 
     The monitor's own mode decides; else what the metric object in the model says of itself, as in
-    Keras; else its name.
+    Keras; else its name. A mode against what Keras says is warned of.
 
     Raises:
         ValueError: If none of these tells.
     """
-    if monitor.mode != "auto":
-        return monitor.mode
     name = monitor.name.removeprefix("val_")
+    # Not every backend has built the metrics when training begins.
+    known = _CERTAIN.get(name) or _known(model, name)
+    if monitor.mode != "auto":
+        if known is not None and known != monitor.mode:
+            warnings.warn(
+                f"mode={monitor.mode!r} was given for monitor={monitor.name!r}, which Keras knows "
+                f"to be better when {'lower' if known == 'min' else 'higher'}: every improvement "
+                f"will be taken for a setback. Pass mode={known!r} or mode='auto'.",
+                stacklevel=4,
+            )
+        return monitor.mode
+    if known is not None:
+        return known
+    return direction_by_name(monitor.name)
+
+
+def _known(model: Any, name: str) -> Direction | None:
     for metric in _flatten(model.metrics):
         direction = getattr(metric, "_direction", None)
         if metric.name == name and direction in ("up", "down"):
             return "max" if direction == "up" else "min"
-    return direction_by_name(monitor.name)
+    return None
 
 
 def _flatten(metrics: Any) -> Iterator[Any]:

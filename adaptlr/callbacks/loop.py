@@ -7,17 +7,17 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from numbers import Real
 from typing import Any
 
+from adaptlr.callbacks.logs import number, why_missing
 from adaptlr.controllers import Constant, Controller, Decision, Observation, Run
-from adaptlr.monitor import Direction
+from adaptlr.monitor import Direction, finite
 from adaptlr.range_test import Curve
 from adaptlr.schedules import Constant as ConstantRate
 from adaptlr.training.evaluation import TrainingLoss, evaluate
 from adaptlr.training.in_graph import InGraph, compiles_steps
 from adaptlr.training.optimizer import OptimizerRate
-from adaptlr.training.weights import RunningAverage, Snapshot
+from adaptlr.training.weights import RunningAverage, Snapshot, finite_weights
 from adaptlr.writers import Record, Writer
 from adaptlr.writers.base import PHASES
 
@@ -70,6 +70,7 @@ class ControlLoop:
         hyperparameters: What to log of the callback and the model, by name.
         writer: Where to log.
         announce: Called with each decision's record.
+        others: Returns the names of the other callbacks in this `fit`.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class ControlLoop:
         hyperparameters: dict[str, Any],
         writer: Writer,
         announce: Callable[[Record], None],
+        others: Callable[[], list[str]],
     ) -> None:
         self._plan = plan
         self._owner = owner
@@ -93,6 +95,7 @@ class ControlLoop:
         self._optimizer = rate
         self._writer = writer
         self._announce = announce
+        self._others = others
         self._epoch = epoch
         self._epoch_steps = epoch_steps
         self._interval = max(1, epoch_steps // 10) if epoch_steps else 100
@@ -106,7 +109,10 @@ class ControlLoop:
         self._ended: deque[int] = deque(maxlen=64)
         self._epoch_loss: float | None = None  # of the steps before validation
         self._snapshot: Snapshot | None = None
+        self._earlier: Snapshot | None = None  # the one before, until that one is proven
         model = synced_model()
+        if plan.validation_data is not None:
+            self._try_out(model, plan.validation_data)
         self._loss = TrainingLoss(model)
         self._average = RunningAverage(model, self._step) if plan.averaging else None
         run = Run(
@@ -126,6 +132,16 @@ class ControlLoop:
         self._state = plan.controller.init(run)
         self._record("start", f"{owner} takes over from a rate of {self._base:.6g}")
         self._control(None)
+
+    def _try_out(self, model: Any, data: Any) -> None:
+        """Evaluates one batch, so that data of the wrong shape do not cost an epoch."""
+        try:
+            evaluate(model, data, steps=1)
+        except Exception as error:
+            raise ValueError(
+                f"{self._owner}(validation_data=...) must be data that model.evaluate takes, at "
+                f"least one batch of them. It says: {error}"
+            ) from error
 
     def _first_step(self, epoch: int) -> int:
         if self._epoch_steps:
@@ -203,34 +219,45 @@ class ControlLoop:
         self._epoch_loss = self._loss.read()
         self._swap_in()
 
-    def end_epoch(self, logs: dict[str, float]) -> None:
+    def end_epoch(self, logs: dict[str, Any]) -> None:
         """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
         self._synced_model()
         loss = self._loss.read() if self._epoch_loss is None else self._epoch_loss
-        self._step = self._steps_done()
-        self._swap_in()
+        self._step = self._count_epoch()
+        self._swap_in(counted=True)
         monitor = self._plan.controller.monitor
         held_out = self._plan.validation_data
         if held_out is not None and monitor is not None and monitor.name not in logs:
             logs.update(evaluate(self._synced_model(), held_out))
         logs.update(self._optimizer.read_all())
-        numbers = {k: float(v) for k, v in logs.items() if isinstance(v, Real)}
-        self._writer.write_scalars(self._step, {f"epoch/{k}": v for k, v in numbers.items()})
+        numbers = {f"epoch/{k}": number(v) for k, v in logs.items()}
+        self._writer.write_scalars(self._step, {k: v for k, v in numbers.items() if v is not None})
         if self._average is not None:
             self._average.swap_out()
         self._control(loss, self._monitored(logs), epoch_end=True)
-        self._swap_in()
+        self._swap_in(counted=True)
 
-    def finish(self) -> None:
-        """Leaves the best averaged weights in the model and closes the log."""
+    def abandon(self) -> None:
+        """Goes back to the raw weights; an exception is on its way out of `fit`."""
+        self._synced_model()
+        if self._average is not None:
+            self._average.swap_out()
+
+    def finish(self, *, interrupted: bool = False) -> None:
+        """Leaves the best weights in the model and closes the log.
+
+        If `fit` was interrupted, these may also be those of the last snapshot.
+        """
         self._synced_model()
         if self._in_graph is not None:
             self._in_graph.remove()
         if self._average is not None:
             self._average.finish()
-        if self._decision.exploring and self._snapshot is not None:
+        exploring = self._decision.exploring
+        if self._snapshot is not None and (exploring or (interrupted and self._average is None)):
             self._snapshot.restore()
-            self._optimizer.write(self._base)
+            if exploring:
+                self._optimizer.write(self._base)
         self._writer.close()
 
     # --- the loop --------------------------------------------------------------------------
@@ -240,7 +267,12 @@ class ControlLoop:
     ) -> None:
         self._require_ownership()
         step = self._step
-        observation = Observation(step, self._epoch, epoch_end, self._rate, loss, monitored)
+        if loss is not None and not finite(loss) and self._optimizer.skips_overflow():
+            loss = None  # steps that were skipped
+        # Only where there is something to go back to does anybody want to know.
+        look = epoch_end and self._snapshot is not None and not self._decision.exploring
+        sound = not look or finite_weights(self._synced_model())
+        observation = Observation(step, self._epoch, epoch_end, self._rate, loss, monitored, sound)
         self._state, decision = self._plan.controller.update(self._state, observation)
         self._decision = decision
         self._carry_out(decision)
@@ -264,12 +296,17 @@ class ControlLoop:
     def _carry_out(self, decision: Decision) -> None:
         model = self._synced_model()
         if decision.restore and self._snapshot is not None:
+            if decision.earlier and self._earlier is not None:
+                self._snapshot = self._earlier
             self._snapshot.restore()
             # The sums behind the epoch's metrics hold what was undone, NaN included.
             model.reset_metrics()
             self._loss.reset()
-        if decision.snapshot:
-            self._snapshot = Snapshot(model, leave=self._optimizer.variables())
+        else:
+            self._earlier = None  # training went on well from the last one
+        # A model that is not built yet has nothing to keep; for an experiment, that is an error.
+        if decision.snapshot and (model.built or decision.exploring):
+            self._keep(Snapshot(model, leave=self._optimizer.variables()))
         if self._average is not None:
             if decision.keep_best:
                 self._average.keep_best()
@@ -277,6 +314,11 @@ class ControlLoop:
                 self._average.restart(self._step)
         if decision.stop:
             model.stop_training = True
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        # A loss is that of the step before: the last step may have made NaN of the weights unseen.
+        if self._snapshot is None or snapshot.finite():
+            self._earlier, self._snapshot = self._snapshot, snapshot
 
     def _apply_rate(self) -> None:
         rate = self._decision.scale * self._scheduled(self._step)
@@ -307,16 +349,21 @@ class ControlLoop:
     # --- small parts -----------------------------------------------------------------------
 
     def _steps_done(self) -> int:
-        """Steps trained when an epoch ends."""
-        if self._epoch_steps is not None:
-            done = self._begun + int(self._synced_model().steps_per_execution or 1)
-            return min(done, self._epoch_start + self._epoch_steps)
-        # Data of unknown length end in a batch that begins and is not there. Neither the last
-        # begun tells, nor the optimizer, whose counter TensorFlow may have raised all the same.
-        # On JAX what was written before that batch is lost.
+        """Steps trained when an epoch ends, unless its data ended before it."""
+        done = self._begun + int(self._synced_model().steps_per_execution or 1)
+        return min(done, self._epoch_start + (self._epoch_steps or 0))
+
+    def _count_epoch(self) -> int:
+        """Steps trained when an epoch has ended, and with it the threads that say so."""
+        ended = max(self._ended, default=-1)
+        if self._epoch_steps is not None and ended >= self._begun - self._epoch_start:
+            return self._steps_done()
+        # Data that end early, or at an unknown place, end in a batch that begins and is not there.
+        # Neither the last begun tells, nor the optimizer, whose counter TensorFlow may have raised
+        # all the same. On JAX what was written before that batch is lost.
         self._optimizer.forget()
         self._write_lost = True
-        return self._epoch_start + max(self._ended, default=-1) + 1
+        return self._epoch_start + ended + 1
 
     def _take_average(self) -> None:
         if self._average is not None and not self._decision.exploring:
@@ -328,11 +375,12 @@ class ControlLoop:
         age = 0 if self._average is None else self._average.age
         return max(1, min(self._average_interval, age // 32))
 
-    def _swap_in(self) -> None:
+    def _swap_in(self, *, counted: bool = False) -> None:
         if self._average is None or self._average.swapped:
             return
         if self._epoch_steps is not None:  # else the count may lag behind until the epoch ends
-            self._step = self._steps_done()
+            if not counted:
+                self._step = self._steps_done()
             self._take_average()
         self._synced_model()
         self._average.swap_in()
@@ -354,22 +402,16 @@ class ControlLoop:
             self._average.swap_out()
         return measured
 
-    def _monitored(self, logs: dict[str, float]) -> float | None:
+    def _monitored(self, logs: dict[str, Any]) -> float | None:
         monitor = self._plan.controller.monitor
-        if monitor is None or monitor.name in logs:
-            return None if monitor is None else float(logs[monitor.name])
-        if not self._warned:
+        if monitor is None:
+            return None
+        value = number(logs.get(monitor.name))
+        if value is None and not self._warned:
             self._warned = True
-            hint = ""
-            if monitor.name.startswith("val_") and not any(k.startswith("val_") for k in logs):
-                hint = " (nothing was validated in this epoch: pass validation_data to fit)"
-            warnings.warn(
-                f"{self._owner}(monitor={monitor.name!r}): there is no such metric at the end of "
-                f"epoch {self._epoch + 1}{hint}; until there is, {self._without_metric()}. "
-                f"Metrics: {', '.join(sorted(logs))}",
-                stacklevel=4,
-            )
-        return None
+            why = why_missing(monitor.name, logs, self._epoch, self._without_metric())
+            warnings.warn(f"{self._owner}(monitor={monitor.name!r}): {why}", stacklevel=4)
+        return value
 
     def _without_metric(self) -> str:
         if self._average is None:
@@ -383,12 +425,14 @@ class ControlLoop:
         self._synced_model()
         changed = self._optimizer.changed_by_others()
         if changed is not None:
+            others = self._others()
             raise RuntimeError(
                 f"{self._owner} set the learning rate to {changed[0]:.6g} and found "
-                f"{changed[1]:.6g}: something else changes it too, most likely another callback "
-                f"(LearningRateScheduler, ReduceLROnPlateau, a second adaptlr callback) or code "
-                f"in a training step. Keep one of them; a schedule and a controller are combined "
-                f"by adaptlr.ScheduleLR(schedule, controller)."
+                f"{changed[1]:.6g} at step {self._step}: something else changes it too, another "
+                f"callback (LearningRateScheduler, ReduceLROnPlateau, a second adaptlr callback), "
+                f"code in a training step, or optimizer state that was loaded. Callbacks in this "
+                f"fit: {', '.join(others) or 'no other'}. Keep one that sets the rate; a schedule "
+                f"and a controller are combined by adaptlr.ScheduleLR(schedule, controller)."
             )
 
     def _describe(self, about: dict[str, Any], epoch_end: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
-from adaptlr.controllers import Plateau, Run
+from adaptlr.controllers import Divergence, Plateau, Run
 from adaptlr.monitor import Mode, Monitor, Threshold
 from adaptlr.schedules import Constant, Schedule, Warmup
 from adaptlr.writers import Writer
@@ -19,7 +19,8 @@ class PlateauLR(LearningRateCallback):
     """Multiplies the rate by `factor` after `patience` epochs without improvement.
 
     The arguments of `keras.callbacks.ReduceLROnPlateau` mean what they mean there and give the
-    same rates. Several optimizers keep the ratios of their rates.
+    same rates. Several optimizers keep the ratios of their rates. NaN and infinite losses go back
+    to the last good weights and a third of the rate (see `adaptlr.controllers.Divergence`).
 
     Args:
         monitor: Metric to watch, by its name in `logs`.
@@ -91,7 +92,8 @@ class PlateauLR(LearningRateCallback):
 
         super().__init__(
             Plan(
-                controller,
+                # Only NaN and infinities are beyond doubt: the rate is the user's choice.
+                Divergence(controller, limit=None, stuck=None),
                 schedule=schedule,
             ),
             locals(),

@@ -55,6 +55,7 @@ class Observation:
         learning_rate: The rate that the last step was trained with.
         loss: Mean training loss over the steps since the last control point, un-averaged.
         monitored: Value of the monitored metric, at control points where it was measured.
+        sound: False if the weights hold NaN or infinities; looked at where an epoch ends.
     """
 
     step: int
@@ -63,6 +64,7 @@ class Observation:
     learning_rate: float | None = None
     loss: float | None = None
     monitored: float | None = None
+    sound: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Decision:
         next_step: Step of the next control point; None leaves it to the callback's interval.
         snapshot: Keep the present training state (weights, optimizer slots, random state).
         restore: Go back to the last snapshot; happens before anything else.
+        earlier: With `restore`, and if every control point since the last snapshot has restored:
+            that snapshot is bad itself, go back to the one before it.
         keep_best: Remember the weights that were just measured as the best so far.
         restart_average: Start the running average of the weights anew.
         measure: Measure the monitored metric on the callback's held-out data at the next control
@@ -92,6 +96,7 @@ class Decision:
     next_step: int | None = None
     snapshot: bool = False
     restore: bool = False
+    earlier: bool = False
     keep_best: bool = False
     restart_average: bool = False
     measure: bool = False

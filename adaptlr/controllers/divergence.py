@@ -1,4 +1,4 @@
-"""A wrapper for any controller: on NaN, Inf or an exploding loss, restore and cut."""
+"""A wrapper for any controller: where the training went wrong, restore and cut."""
 
 from __future__ import annotations
 
@@ -11,34 +11,71 @@ from adaptlr.monitor import Monitor, finite
 
 __all__ = ["Divergence", "DivergenceState"]
 
+_LEVEL = 0.9  # share of the starting loss above which a run has learnt next to nothing
+_FLAT = 0.01  # span of a flat stretch of losses, as a share of the loss
+_SUSPICIOUS = 5  # flat control points at that level from which no snapshot is taken
+_STUCK_TRIES = 2  # a cut that has not helped twice is not the cure
+_REFRESH = 100  # steps between snapshots; a copy costs less than a step
+
 
 @dataclass(frozen=True)
 class DivergenceState:
     """The inner controller's state, and what the guard counts."""
 
     inner: Any
-    cut: float = 1.0
-    start_loss: float | None = None
-    restores: int = 0
-    exploring: bool = False
-    armed: bool = False  # a snapshot exists to go back to
     scale: float = 1.0
+    cut: float = 1.0
+    exploring: bool = False
+    measured: bool = False  # the monitored metric was a number once
+    start: float | None = None  # the first training loss
+    best: float | None = None  # the lowest one
+    low: float | None = None  # bounds of the present flat stretch of losses
+    high: float | None = None
+    flat: int = 0  # control points in it
+    armed: bool = False  # a snapshot exists to go back to
+    theirs: bool = False  # the inner controller takes the snapshots
+    taken: int = 0  # step of the last one
+    good: int = 0  # control points since the last restore
+    restores: int = 0  # since the rate was last the inner controller's
+    released: int = 0  # how often a cut was taken back
+    stuck: int = 0  # restores because the loss did not move
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Guards another controller: goes back to the last good snapshot and cuts the rate.
+    """Guards another controller: goes back to a good snapshot and cuts the rate.
 
-    A control point has diverged if the training loss or the monitored metric is NaN or infinite,
-    or if the training loss exceeds `limit` times the first training loss that was seen. The inner
-    controller never sees such a point. What it decides afterwards is scaled down by all cuts.
-    Steps that the inner controller declares to be `exploring` are its own affair.
+    Training has gone wrong at a control point if
+
+    * the training loss is NaN or infinite, or weights are, which a ReLU may hide, or the monitored
+      metric is and was not before;
+    * the training loss exceeds `limit` times the first one that was seen;
+    * the training loss has stayed within 1 % for `stuck` control points on end, no more than 10 %
+      below the first one: a network that outputs the same for everything, whose loss is that of
+      chance, from the start or after a spike. At most two restores are spent on this.
+
+    The inner controller never sees such a point. What it decides afterwards is scaled down by all
+    cuts, of which there are at most `max_restores`; at the next fault the training is ended. If
+    all is well for `recovery` control points, it was a passing fault: the cuts are taken back and
+    the tries start anew. Each time that this happens it takes twice as many control points as
+    before, so that a rate which is too high is not tried for ever. Steps that the inner controller
+    declares to be `exploring` are its own affair.
+
+    A snapshot is taken before the first step, and at ends of epochs, at least 100 steps apart, at
+    which the training loss keeps three quarters of the fall it has seen. If training goes wrong
+    again before one control point was good, the snapshot itself is at fault, and the one before it
+    is gone back to. An inner controller that takes snapshots of its own is left to that.
 
     Args:
         inner: The controller to guard.
         factor: What each restore multiplies the rate by, in (0, 1).
-        limit: How many times the first training loss counts as an explosion, > 1.
+        limit: How many times the first training loss counts as an explosion, > 1, or None to allow
+            any.
         max_restores: After so many restores the training is ended, ≥ 1.
+        stuck: Control points, about ten an epoch, without any movement, ≥ 10, or None to allow
+            any number. A rate that is too *low* looks the same, so this is for a controller that
+            has seen the loss fall at its rate, and no warm-up longer than this.
+        recovery: Good control points after which the first fault has passed, ≥ 1.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -57,13 +94,17 @@ class Divergence:
 
     inner: Controller
     factor: float = 1.0 / 3.0
-    limit: float = 10.0
+    limit: float | None = 10.0
     max_restores: int = 5
+    stuck: int | None = 20
+    recovery: int = 30
 
     def __post_init__(self) -> None:
         require_number(self, "factor", above=0.0, below=1.0)
-        require_number(self, "limit", above=1.0)
+        require_number(self, "limit", above=1.0, optional=True)
         require_integer(self, "max_restores", minimum=1)
+        require_integer(self, "stuck", minimum=10, optional=True)
+        require_integer(self, "recovery", minimum=1)
 
     @property
     def monitor(self) -> Monitor | None:
@@ -77,52 +118,136 @@ class Divergence:
     def update(
         self, state: DivergenceState, observation: Observation
     ) -> tuple[DivergenceState, Decision]:
-        """Answers for the inner controller, or in its place when the run has diverged."""
-        symptom = None if state.exploring else self._symptom(state, observation)
-        if symptom is not None:
-            return self._restore(state, observation, symptom)
+        """Answers for the inner controller, or in its place when training has gone wrong."""
+        if not state.exploring:
+            state = _flatness(state, observation.loss)
+            symptom = self._symptom(state, observation)
+            if symptom is not None:
+                return self._restore(state, symptom)
+            state = self._well(state, observation)
+        state = _level(state, observation.loss)
         inner, decision = self.inner.update(state.inner, observation)
+        state, decision = self._release(replace(state, inner=inner), decision)
         decision = replace(decision, scale=decision.scale * state.cut)
-        if not state.armed and not decision.exploring:
-            decision = replace(decision, snapshot=True)
-        loss = None if state.exploring else observation.loss
-        return replace(
-            state,
-            inner=inner,
-            start_loss=loss if state.start_loss is None else state.start_loss,
-            exploring=decision.exploring,
-            armed=state.armed or decision.snapshot,
-            scale=decision.scale,
-        ), decision
+        state, decision = self._keep(state, decision, observation)
+        return replace(state, exploring=decision.exploring, scale=decision.scale), decision
 
     def _symptom(self, state: DivergenceState, observation: Observation) -> str | None:
-        for name, value in (
-            ("training loss", observation.loss),
-            ("monitored metric", observation.monitored),
-        ):
-            if value is not None and not finite(value):
-                return f"the {name} became {value}"
-        loss, start = observation.loss, state.start_loss
-        if loss is not None and start is not None and loss > self.limit * max(start, 0.0) > 0.0:
+        loss, monitored = observation.loss, observation.monitored
+        if loss is not None and not finite(loss):
+            return f"the training loss became {loss}"
+        if not observation.sound:
+            return "the weights hold NaN or infinities"
+        if monitored is not None and not finite(monitored) and state.measured:
+            return f"the monitored metric became {monitored}"
+        if loss is None or state.start is None or state.best is None:
+            return None
+        # Where losses are negative, the fall since the start is the better measure of size.
+        size = max(abs(state.start), state.start - state.best)
+        if self.limit is not None and loss > self.limit * size > 0.0:
             return (
-                f"the training loss {loss:.4g} is more than {self.limit:g} × its start {start:.4g}"
+                f"the training loss {loss:.4g} is more than {self.limit:g} × its start "
+                f"{state.start:.4g}"
+            )
+        if self.stuck is not None and self._idle(state, self.stuck):
+            return (
+                f"the training loss has stayed at {loss:.4g} for {state.flat} control points and "
+                f"its start was {state.start:.4g}"
             )
         return None
 
-    def _restore(
-        self, state: DivergenceState, observation: Observation, symptom: str
-    ) -> tuple[DivergenceState, Decision]:
-        scale = state.scale * self.factor
-        restores = state.restores + 1
-        state = replace(state, restores=restores, cut=state.cut * self.factor, scale=scale)
+    def _restore(self, state: DivergenceState, symptom: str) -> tuple[DivergenceState, Decision]:
+        stuck = self.stuck is not None and self._idle(state, self.stuck)
+        again = state.restores > 0 and state.good == 0
+        restores = min(state.restores, self.max_restores) + 1
         stop = restores > self.max_restores
-        after = "to end the training" if stop else f"rate × {self.factor:.3g}"
+        factor = 1.0 if stop else self.factor
+        state = replace(
+            state,
+            scale=state.scale * factor,
+            cut=state.cut * factor,
+            good=0,
+            flat=0,
+            restores=restores,
+            stuck=state.stuck + stuck,
+        )
+        tries = f"restore {restores} of {self.max_restores}"
+        what = f"{self.max_restores} restores were in vain" if stop else tries
+        after = "to end the training" if stop else f"rate × {factor:.3g}"
         return state, Decision(
-            scale=scale,
+            scale=state.scale,
             rule="diverged",
-            reason=f"{symptom} (restore {restores} of {self.max_restores}): back to the last good "
-            f"snapshot, {after}",
+            reason=f"{symptom} ({what}): back to the last good snapshot, {after}",
             restore=state.armed,
+            earlier=again,
             restart_average=True,
             stop=stop,
         )
+
+    def _well(self, state: DivergenceState, observation: Observation) -> DivergenceState:
+        measured = observation.monitored is not None and finite(observation.monitored)
+        good = state.good + (measured or observation.loss is not None)
+        return replace(
+            state,
+            measured=state.measured or measured,
+            good=good,
+        )
+
+    def _release(
+        self, state: DivergenceState, decision: Decision
+    ) -> tuple[DivergenceState, Decision]:
+        due = state.cut < 1.0 and state.good >= self.recovery * 2**state.released
+        if not due or decision.exploring or decision.rule != "hold":
+            return state, decision
+        reason = (
+            f"all went well for {state.good} control points: the fault has passed, the cut to "
+            f"{state.cut:.3g} is taken back"
+        )
+        state = replace(state, cut=1.0, restores=0, released=state.released + 1)
+        return state, replace(decision, rule="released", reason=reason)
+
+    def _keep(
+        self, state: DivergenceState, decision: Decision, observation: Observation
+    ) -> tuple[DivergenceState, Decision]:
+        """Takes the snapshots, if the inner controller takes none, or stops it from a bad one."""
+        if decision.exploring:
+            return replace(state, armed=state.armed or decision.snapshot), decision
+        idle = self._idle(state, _SUSPICIOUS)
+        if decision.snapshot or state.theirs:
+            decision = replace(decision, snapshot=decision.snapshot and not idle)
+            armed = state.armed or decision.snapshot
+            return replace(state, theirs=True, armed=armed), decision
+        due = observation.epoch_end and observation.step - state.taken >= _REFRESH
+        if state.armed and not (due and not idle and _progressed(state, observation.loss)):
+            return state, decision
+        state = replace(state, armed=True, taken=observation.step)
+        return state, replace(decision, snapshot=True)
+
+    def _idle(self, state: DivergenceState, points: int) -> bool:
+        """Whether the loss has not moved for so many control points, at its starting level."""
+        if self.stuck is None or state.stuck >= _STUCK_TRIES or state.flat < points:
+            return False
+        return state.low is not None and state.low >= _LEVEL * (state.start or 0.0) > 0.0
+
+
+def _level(state: DivergenceState, loss: float | None) -> DivergenceState:
+    if loss is None or not finite(loss):
+        return state
+    start = loss if state.start is None else state.start
+    return replace(state, start=start, best=min(loss, start if state.best is None else state.best))
+
+
+def _flatness(state: DivergenceState, loss: float | None) -> DivergenceState:
+    if loss is None or not finite(loss):
+        return state
+    if state.flat > 0 and state.low is not None and state.high is not None:
+        low, high = min(loss, state.low), max(loss, state.high)
+        if high - low <= _FLAT * abs(high):
+            return replace(state, low=low, high=high, flat=state.flat + 1)
+    return replace(state, low=loss, high=loss, flat=1)
+
+
+def _progressed(state: DivergenceState, loss: float | None) -> bool:
+    if loss is None or state.start is None or state.best is None:
+        return False
+    return loss - state.best <= 0.25 * (state.start - state.best)

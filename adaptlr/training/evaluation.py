@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,7 +50,7 @@ class TrainingLoss:
         self._total, self._count = 0.0, 0.0
 
 
-def evaluate(model: Any, data: Any) -> dict[str, float]:
+def evaluate(model: Any, data: Any, steps: int | None = None) -> dict[str, Any]:
     """Returns the metrics of the present weights on `data`, named as Keras names them.
 
     Training metrics, PyTorch's training mode and its random state are as before afterwards.
@@ -60,13 +60,16 @@ def evaluate(model: Any, data: Any) -> dict[str, float]:
         data: What `validation_data` of `fit` takes: a tuple of arrays `(x, y)` or
             `(x, y, sample_weight)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`, or a PyTorch
             `DataLoader`.
+        steps: Batches to evaluate, or None for all.
     """
     x, y, sample_weight = data, None, None
     if isinstance(data, tuple | list):
         x, y, sample_weight = (*data, None)[:3]
     with _undisturbed(model):
-        logs = model.evaluate(x, y, sample_weight=sample_weight, verbose=0, return_dict=True)
-    return {f"val_{name}": float(value) for name, value in logs.items()}
+        logs = model.evaluate(
+            x, y, sample_weight=sample_weight, steps=steps, verbose=0, return_dict=True
+        )
+    return {f"val_{name}": value for name, value in logs.items()}
 
 
 @contextmanager
@@ -74,12 +77,18 @@ def _undisturbed(model: Any) -> Iterator[None]:
     variables = model.metrics_variables
     values = [keras.ops.copy(keras.ops.stop_gradient(v)) for v in variables]
     state, training = random_state(), getattr(model, "training", None)
-    yield
-    set_random_state(state)
-    if keras.backend.backend() == "torch":
-        model.train(training)
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+    put_back = _jax_values(model)
+    try:
+        yield
+    except BaseException:
+        put_back()
+        raise
+    finally:
+        set_random_state(state)
+        if keras.backend.backend() == "torch":
+            model.train(training)
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
     if getattr(model, "_jax_state", False) is None:
         # Data of unknown length end in a step that takes the values out of the variables, finds
         # no batch, and leaves `fit` to put them back from here, where evaluation left nothing.
@@ -89,3 +98,18 @@ def _undisturbed(model: Any) -> Iterator[None]:
             **state,
             "optimizer_variables": [v.value for v in model.optimizer.variables],
         }
+
+
+def _jax_values(model: Any) -> Callable[[], None]:
+    """On JAX an evaluation that fails in its first batch has taken all values out of the model."""
+    if keras.backend.backend() != "jax":
+        return lambda: None
+    present, values = getattr(model, "_jax_state", None), [(v, v.value) for v in model.variables]
+
+    def put_back() -> None:
+        if getattr(model, "_jax_state", None) is present:  # no batch came to its end
+            for variable, value in values:
+                variable.assign(value)
+            model._jax_state_synced = True
+
+    return put_back

@@ -35,6 +35,7 @@ class OptimizerRate:
         for leaf in self.leaves:
             _require_variable_rate(leaf)
         self._rates = [leaf.learning_rate for leaf in self.leaves]
+        self._loss_scale = getattr(model.optimizer, "dynamic_scale", None)
         rates = [_value(rate) for rate in self._rates]
         largest = max(rates)
         if not (np.isfinite(largest) and largest > 0.0):
@@ -82,6 +83,13 @@ class OptimizerRate:
     def steps_counted(self) -> int:
         """Returns how many steps the optimizer has counted."""
         return max(int(keras.ops.convert_to_numpy(leaf._iterations)) for leaf in self.leaves)
+
+    def skips_overflow(self) -> bool:
+        """Whether an infinite loss is the affair of a loss scale, which skips such steps.
+
+        It halves the scale at each of them. Below 1 it has not come from scaling.
+        """
+        return self._loss_scale is not None and _value(self._loss_scale) >= 1.0
 
     def variables(self) -> set[int]:
         """Returns the ids of the rate variables, which no snapshot brings back."""

@@ -9,7 +9,7 @@ import keras
 
 from adaptlr.training.random_state import random_state, set_random_state
 
-__all__ = ["RunningAverage", "Snapshot", "model_variables"]
+__all__ = ["RunningAverage", "Snapshot", "finite_weights", "model_variables"]
 
 
 def model_variables(model: Any) -> list[Any]:
@@ -26,6 +26,12 @@ def model_variables(model: Any) -> list[Any]:
     return [*model.trainable_variables, *model.non_trainable_variables]
 
 
+def finite_weights(model: Any) -> bool:
+    """Whether no variable of the model is NaN or infinite."""
+    variables = model_variables(model)
+    return _finite(variables, [keras.ops.stop_gradient(v) for v in variables])
+
+
 class Snapshot:
     """The training state at one moment: weights, optimizer slots and counters, random state.
 
@@ -39,6 +45,10 @@ class Snapshot:
         self._variables = [v for v in candidates if id(v) not in leave]
         self._values = _read(self._variables)
         self._random_state = random_state()
+
+    def finite(self) -> bool:
+        """Whether no value in it is NaN or infinite."""
+        return _finite(self._variables, self._values)
 
     def restore(self) -> None:
         """Puts every variable back; the snapshot stays good for another time."""
@@ -136,14 +146,35 @@ class RunningAverage:
         self._raw = None
 
 
+def _finite(variables: Sequence[Any], values: Sequence[Any]) -> bool:
+    pairs = zip(variables, values, strict=True)
+    floats = [value for v, value in pairs if keras.backend.is_float_dtype(v.dtype)]
+    # Zero times NaN or infinity is NaN; one number for all of them waits for the device once.
+    zero = sum(keras.ops.cast(keras.ops.sum(value * 0), "float32") for value in floats)
+    return bool(keras.ops.convert_to_numpy(zero) == 0.0)
+
+
 def _read(variables: Sequence[Any]) -> list[Any]:
     """Copies values out on the device; on JAX the originals are donated to the next step."""
     return [keras.ops.copy(keras.ops.stop_gradient(v)) for v in variables]
 
 
 def _write(variables: Sequence[Any], values: Sequence[Any]) -> None:
-    """Copies values in; the copy keeps them alive when a JAX step consumes the variable's."""
-    for variable, value in zip(variables, values, strict=True):
+    """Copies values in; the copy keeps them alive when a JAX step consumes the variable's.
+
+    An interrupt in the middle would leave half of one state and half of another: the rest is
+    written before it is let through.
+    """
+    pairs = list(zip(variables, values, strict=True))
+    try:
+        _assign(pairs)
+    except BaseException:
+        _assign(pairs)
+        raise
+
+
+def _assign(pairs: Sequence[tuple[Any, Any]]) -> None:
+    for variable, value in pairs:
         variable.assign(keras.ops.copy(value))
 
 

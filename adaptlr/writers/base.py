@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -56,6 +58,16 @@ class Record:
             }
             curve = Curve(**series)
         return cls(**{**values, "curve": curve})
+
+
+def require_linked(file: Any, path: str | os.PathLike[str]) -> None:
+    """Refuses to write into an open file that was deleted, where all of it would be lost.
+
+    Raises:
+        FileNotFoundError: If the file has no name any more.
+    """
+    if os.fstat(file.fileno()).st_nlink == 0:
+        raise FileNotFoundError(f"the log was deleted during training: {os.fspath(path)}")
 
 
 class Writer(Protocol):
@@ -112,8 +124,9 @@ class MemoryWriter:
 class MultiWriter:
     """Writes to several writers; one that fails is named once and dropped, the others go on.
 
-    Training is worth more than its log, so an `OSError` (a full disk, a vanished directory) is a
-    warning here and never an exception.
+    Training is worth more than its log, so a failure (a full disk, a vanished directory, a fault
+    in a writer of the user's) is a warning here and never an exception. Nothing is kept for a
+    writer that was dropped.
 
     Args:
         writers: The writers, in the order in which they are written to.
@@ -142,11 +155,13 @@ class MultiWriter:
         for writer in list(self._writers):
             try:
                 write(writer)
-            except OSError as error:
+            except Exception as error:
                 self._drop(writer, error)
 
-    def _drop(self, writer: Writer, error: OSError) -> None:
+    def _drop(self, writer: Writer, error: Exception) -> None:
         self._writers.remove(writer)
+        with suppress(Exception):  # so that the next session begins a new file
+            writer.close()
         warnings.warn(
             f"{type(writer).__name__} cannot write and is switched off for the rest of this "
             f"training, which goes on: {error}",

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from adaptlr.writers.base import Record
+from adaptlr.writers.base import Record, require_linked
 
 __all__ = ["JSONLinesWriter"]
 
@@ -19,7 +19,8 @@ class JSONLinesWriter:
 
     Lines are `{"step": 3, "scalars": {...}}`, `{"step": 3, "decision": {...}}` and, once a run,
     `{"step": 1, "run": {...}}`. NaN and infinities, which JSON does not have, are written as
-    strings.
+    strings. In a file with several runs each begins with the decision `"start"`; runs at the same
+    time need a file each.
 
     Args:
         path: The file; created, with its parents, if missing, and appended to if not.
@@ -55,14 +56,15 @@ class JSONLinesWriter:
 
     def close(self) -> None:
         """Closes the file; a later write appends to it."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a", encoding="utf-8")
+        require_linked(self._file, self._path)
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
 

@@ -6,12 +6,13 @@ import io
 import itertools
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from adaptlr.range_test import Curve
-from adaptlr.writers.base import Record
+from adaptlr.writers.base import Record, require_linked
 
 __all__ = ["TensorBoardWriter"]
 
@@ -34,7 +35,8 @@ class TensorBoardWriter:
     most the call it was in. TensorBoard's own asynchronous writer would lose up to two minutes.
     The framing is TensorBoard's; TensorFlow is never imported. The file is opened at the first
     write, and begins with a session mark, at which TensorBoard drops points that an earlier,
-    interrupted session left at later steps.
+    interrupted session left at later steps. Runs at the same time need a directory each, which
+    TensorBoard shows as one run; that another process writes into it is warned of.
 
     Beside scalars there are decisions as text, the curve of a range test as an image (if
     matplotlib is installed), the run's description in the HParams tab, and a layout for the
@@ -53,6 +55,7 @@ class TensorBoardWriter:
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
         self._log_dir = Path(log_dir)
         self._records: Any = None
+        self._file: Any = None
         self._described = False
         self._texts: tuple[int, list[str]] = (-1, [])
 
@@ -101,14 +104,19 @@ class TensorBoardWriter:
         """Closes the file; a later write begins a new one."""
         if self._records is None:
             return
-        if self._described:
-            from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
-            from tensorboard.plugins.hparams.plugin_data_pb2 import SessionEndInfo
+        try:
+            if self._described:
+                self._write_end()
+        finally:
+            self._records.close()
+            self._records, self._described, self._texts = None, False, (-1, [])
 
-            info = SessionEndInfo(status=STATUS_SUCCESS, end_time_secs=time.time())
-            self._write_session(0, "_hparams_/session_end_info", session_end_info=info)
-        self._records.close()
-        self._records, self._described, self._texts = None, False, (-1, [])
+    def _write_end(self) -> None:
+        from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
+        from tensorboard.plugins.hparams.plugin_data_pb2 import SessionEndInfo
+
+        info = SessionEndInfo(status=STATUS_SUCCESS, end_time_secs=time.time())
+        self._write_session(0, "_hparams_/session_end_info", session_end_info=info)
 
     def _write_session(self, step: int, tag: str, **info: Any) -> None:
         from tensorboard.plugins.hparams import metadata
@@ -134,14 +142,19 @@ class TensorBoardWriter:
         # TensorBoard reads files named like this, in this order; process and counter tell two
         # writers of one second apart.
         name = f"events.out.tfevents.{time.time():.0f}.{os.getpid()}.{next(_numbers):06d}.adaptlr"
-        self._records = RecordWriter(open(self._log_dir / name, "xb", buffering=0))  # noqa: SIM115
+        _warn_of_another_run(self._log_dir)
+        # Buffered, and flushed after each record: unbuffered, half of one may go in silence.
+        self._file = open(self._log_dir / name, "xb")  # noqa: SIM115
+        self._records = RecordWriter(self._file)
         self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
         start = SessionLog(status=SessionLog.START)
         self._append(Event(wall_time=time.time(), step=step, session_log=start))
         self._write(0, _layout())
 
     def _append(self, event: Any) -> None:
+        require_linked(self._file, self._log_dir)
         self._records.write(event.SerializeToString())
+        self._records.flush()
 
 
 def _layout() -> dict[str, Any]:
@@ -174,3 +187,28 @@ def _png(curve: Curve) -> dict[str, Any] | None:
     width, height = (round(100 * inches) for inches in figure.get_size_inches())
     image = Summary.Image(width=width, height=height, encoded_image_string=file.getvalue())
     return {"tag": "range_test", "image": image}
+
+
+def _warn_of_another_run(log_dir: Path) -> None:
+    """Looks for event files of other processes that are alive: the name holds the process."""
+    for path in log_dir.glob("events.out.tfevents.*.adaptlr"):
+        process = int(path.name.split(".")[4])
+        if process != os.getpid() and _alive(process):
+            warnings.warn(
+                f"another run (process {process}) writes into {log_dir} too, and TensorBoard will "
+                f"show the two as one; give each run a log_dir of its own",
+                stacklevel=2,
+            )
+            return
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":  # elsewhere the question would end the process
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

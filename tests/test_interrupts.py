@@ -1,0 +1,184 @@
+"""Exceptions and Ctrl-C anywhere in `fit`: raw weights, best weights, nothing left behind."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from conftest import Metrics, blobs, classifier, one_weight, steps, weight
+
+import adaptlr
+from adaptlr.schedules import Cyclical
+from adaptlr.training.weights import RunningAverage
+
+
+class At(keras.callbacks.Callback):
+    """Raises at the second call of one hook."""
+
+    def __init__(self, hook, error=RuntimeError):
+        super().__init__()
+        self.calls, self.error = 0, error
+        setattr(self, hook, self.raise_at_the_second)
+
+    def raise_at_the_second(self, *arguments, **keywords):
+        self.calls += 1
+        if self.calls == 2:
+            raise self.error
+
+
+class Raw(keras.callbacks.Callback):
+    """Copies the weights after each step, and those that stand in the model at ends of epochs."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights, self.at_epoch_ends, self.losses = None, [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.weights = self.model.get_weights()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.at_epoch_ends.append(self.model.get_weights())
+        self.losses.append(logs["val_loss"])
+
+
+def same(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def interrupted(callbacks, *, error=RuntimeError, epochs=4, model=None):
+    x, y = blobs(128)
+    model = model or classifier(
+        "adam", keras.layers.BatchNormalization(), keras.layers.Dropout(0.2)
+    )
+    with pytest.raises(error):
+        model.fit(
+            x,
+            y,
+            batch_size=16,
+            epochs=epochs,
+            validation_data=(x, y),
+            verbose=0,
+            callbacks=callbacks,
+        )
+    return model
+
+
+HOOKS = ("on_epoch_begin", "on_train_batch_begin", "on_test_begin", "on_test_batch_begin")
+
+
+class TestAutoLR:
+    @pytest.mark.parametrize(
+        ("place", "error"), [("before", RuntimeError), ("after", KeyboardInterrupt)]
+    )
+    @pytest.mark.parametrize("hook", [*HOOKS, "on_test_end", "on_epoch_end"])
+    def test_leaves_the_raw_weights(self, hook, place, error):
+        raw, bad, ours = Raw(), At(hook, error), adaptlr.AutoLR()
+        order = [raw, bad, ours] if place == "before" else [raw, ours, bad]
+        model = interrupted(order, error=error)
+        same(model.get_weights(), raw.weights)
+
+    def test_leaves_the_raw_weights_when_another_callback_fails_at_the_end(self):
+        class Bad(keras.callbacks.Callback):
+            def on_train_end(self, logs=None):
+                raise RuntimeError
+
+        raw = Raw()
+        model = interrupted([raw, Bad(), adaptlr.AutoLR()])
+        same(model.get_weights(), raw.weights)
+
+    def test_the_best_weights_are_there_for_the_asking(self):
+        raw, ours = Raw(), adaptlr.AutoLR()
+
+        class CtrlC(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == 4:
+                    raise KeyboardInterrupt
+
+        model = interrupted([ours, raw, CtrlC()], error=KeyboardInterrupt, epochs=9)
+        ours.use_best_weights()
+        same(model.get_weights(), raw.at_epoch_ends[int(np.argmin(raw.losses))])
+        ours.use_best_weights()  # once is enough, and twice is no harm
+
+    @pytest.mark.parametrize("hook", ["on_epoch_begin", "on_test_batch_begin"])
+    @pytest.mark.parametrize("again", ["the same callback", "another", "none"])
+    def test_the_model_can_be_fitted_again(self, hook, again):
+        first = adaptlr.AutoLR()
+        model = interrupted([first, At(hook)])
+        before, (x, y) = model.get_weights(), blobs(128)
+        callbacks = {"the same callback": [first], "another": [adaptlr.AutoLR()], "none": []}
+        model.optimizer.learning_rate = 0.0 if again == "none" else 0.01
+        model.fit(
+            x, y, batch_size=16, validation_data=(x, y), verbose=0, callbacks=callbacks[again]
+        )
+        kernels = (
+            [w for w in model.get_weights() if w.ndim == 2],
+            [w for w in before if w.ndim == 2],
+        )
+        if again == "none":
+            same(*kernels)
+        else:
+            assert not np.array_equal(kernels[0][0], kernels[1][0])
+            assert "evaluate" not in vars(model)
+
+
+def test_an_interrupted_cycle_leaves_no_compiled_rates():
+    callback, model = adaptlr.CyclicalLR(0.25, 1.0, 4), one_weight()
+    with pytest.raises(RuntimeError):
+        model.fit(**steps(8), callbacks=[callback, At("on_train_batch_begin")])
+    model.optimizer.learning_rate = 0.5
+    start = weight(model)
+    model.fit(**steps(4))
+    assert weight(model) == start - 4 * 0.5
+    model.fit(**steps(8), callbacks=[callback])
+    assert weight(model) == start - 2.0 - sum(map(Cyclical(0.25, 1.0, 4), range(8)))
+
+
+def test_plateau_gives_the_best_epoch_back():
+    class CtrlC(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 3:
+                raise KeyboardInterrupt
+
+    callback = adaptlr.PlateauLR("score", mode="min", restore_best_weights=True)
+    model, feed = one_weight(), Metrics("score", [2.0, 1.0, 3.0, 4.0])
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(**steps(2), epochs=4, callbacks=[feed, callback, CtrlC()])
+    assert weight(model) == -6.0
+    callback.use_best_weights()
+    assert weight(model) == -4.0
+
+
+def test_best_weights_of_a_fit_that_ended_by_itself_are_in_already():
+    callback, model = adaptlr.PlateauLR("loss"), one_weight()
+    callback.use_best_weights()
+    model.fit(**steps(2), callbacks=[callback])
+    callback.use_best_weights()
+    assert weight(model) == -2.0
+
+
+class Once:
+    """A variable at whose first assignment Ctrl-C is pressed."""
+
+    def __init__(self, variable):
+        self.variable, self.pressed = variable, False
+
+    def assign(self, value):
+        if not self.pressed:
+            self.pressed = True
+            raise KeyboardInterrupt
+        self.variable.assign(value)
+
+
+@pytest.mark.parametrize("position", [0, 1, 3])
+def test_a_swap_is_never_left_half_done(position):
+    model = classifier("sgd")
+    average = RunningAverage(model, 0)
+    average._values = [keras.ops.ones_like(v) for v in average._values]
+    variables = average._variables
+    variables[position] = Once(variables[position])
+    raw = model.get_weights()
+    average._raw = [keras.ops.convert_to_tensor(w) for w in raw]
+    with pytest.raises(KeyboardInterrupt):
+        average.swap_out()
+    same(model.get_weights(), raw)
