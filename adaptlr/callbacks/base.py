@@ -11,6 +11,7 @@ import keras
 from adaptlr.callbacks.direction import metric_direction
 from adaptlr.callbacks.loop import ControlLoop, Plan
 from adaptlr.monitor import Direction
+from adaptlr.training.distributed import is_chief, require_supported
 from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.writers import MultiWriter, Record, TensorBoardWriter, Writer
 
@@ -58,6 +59,7 @@ class LearningRateCallback(keras.callbacks.Callback):
         """Checks the optimizer and the monitor before the first batch."""
         self.decisions = []
         self._loop = self._state = None
+        require_supported(self.model)
         self._rate = OptimizerRate(self.model)
         monitor = self._plan.controller.monitor
         self._direction: Direction = (
@@ -108,13 +110,13 @@ class LearningRateCallback(keras.callbacks.Callback):
             epoch=epoch,
             epochs=self.params.get("epochs"),
             epoch_steps=self.params.get("steps"),
-            writer=MultiWriter(self._writers),
+            writer=MultiWriter(self._writers if is_chief() else []),
             announce=self._announce,
         )
 
     def _announce(self, record: Record) -> None:
         self.decisions.append(record)
-        if self._verbose:
+        if self._verbose and is_chief():
             print(
                 f"\nEpoch {record.epoch + 1}, step {record.step}: learning rate "
                 f"{record.learning_rate:.4g}: {record.rule}: {record.reason}",

@@ -13,6 +13,7 @@ from typing import Any
 from adaptlr.controllers import Constant, Controller, Decision, Observation, Run
 from adaptlr.monitor import Direction
 from adaptlr.schedules import Constant as ConstantRate
+from adaptlr.training.distributed import agreed
 from adaptlr.training.evaluation import TrainingLoss, evaluate
 from adaptlr.training.in_graph import InGraph, compiles_steps
 from adaptlr.training.optimizer import OptimizerRate
@@ -231,6 +232,7 @@ class ControlLoop:
         self, loss: float | None, monitored: float | None = None, *, epoch_end: bool = False
     ) -> None:
         self._require_ownership()
+        loss, monitored = agreed([loss, monitored])
         step = self._step
         observation = Observation(step, self._epoch, epoch_end, self._rate, loss, monitored)
         self._state, decision = self._plan.controller.update(self._state, observation)
