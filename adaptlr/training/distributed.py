@@ -32,7 +32,9 @@ def agreed(numbers: Sequence[float | None]) -> list[float | None]:
         return list(numbers)
     everywhere: list[Any] = [None] * group.get_world_size()
     group.all_gather_object(everywhere, list(numbers))
-    return [_mean([x for x in column if x is not None]) for column in zip(*everywhere, strict=True)]
+    return [
+        _mean([x for x in column if x is not None]) for column in zip(*everywhere, strict=True)
+    ]
 
 
 def require_supported(model: Any) -> None:
