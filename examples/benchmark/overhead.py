@@ -70,11 +70,9 @@ def measure_pairs(log, name, batch, epoch, pairs):
             arms = ["without", method] if pair % 2 == 0 else [method, "without"]
             times = {}
             for arm in arms:
-                model, callbacks = (
-                    models[arm == "SwapEMAWeights"],
-                    methods().get(arm, no_callbacks),
-                )
-                times[arm] = timed_fit(model, data, epoch, callbacks)
+                # A new one each time: on JAX Keras fits a model with use_ema only once.
+                used = network(name, ema=True) if arm == "SwapEMAWeights" else model
+                times[arm] = timed_fit(used, data, epoch, methods().get(arm, no_callbacks))
             log.add(line, first=arms[0], without_ms=times["without"], with_ms=times[method])
 
 
