@@ -155,22 +155,7 @@ class Machine(RuleBasedStateMachine):
         assert bool(self.decision.reason) == (self.decision.rule != "hold")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        if "feedback" not in name
-        else pytest.param(
-            name,
-            marks=pytest.mark.xfail(
-                strict=False,
-                reason="the ramp's last rate is above max_lr, and a cool-down of no steps divides "
-                "by zero",
-            ),
-        )
-        for name in CONTROLLERS
-    ],
-)
+@pytest.mark.parametrize("name", CONTROLLERS)
 def test_any_history(name):
     machine = type("Machine", (Machine,), {"name": name}).TestCase
     machine.settings = settings(max_examples=EXAMPLES, stateful_step_count=20, deadline=None)

@@ -16,6 +16,10 @@ from adaptlr.writers import Writer
 __all__ = ["AutoLR"]
 
 
+# Decisions after which a rate stays, until the next of them or the cool-down.
+_SETTLING = ("unprobed", "settle", "warm", "raise", "undo", "diverged", "released")
+
+
 class AutoLR(LearningRateCallback):
     """Finds the rate, holds it, cools it down, and says why.
 
@@ -85,5 +89,5 @@ class AutoLR(LearningRateCallback):
     @property
     def learning_rate(self) -> float | None:
         """The rate it settled on in the last `fit`, or None before that."""
-        settled = [r for r in self.decisions if r.rule in ("settle", "unprobed", "diverged")]
+        settled = [r for r in self.decisions if r.rule in _SETTLING]
         return settled[-1].learning_rate if settled else None

@@ -13,6 +13,7 @@ from adaptlr.callbacks.direction import metric_direction
 from adaptlr.callbacks.loop import ControlLoop, Plan
 from adaptlr.monitor import Direction
 from adaptlr.notation import pasteable
+from adaptlr.training.distributed import is_chief, require_supported
 from adaptlr.training.fit import on_exception, other_callbacks
 from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.writers import MultiWriter, Record, TensorBoardWriter, Writer
@@ -78,6 +79,7 @@ class LearningRateCallback(keras.callbacks.Callback):
         self.decisions = []
         self._unguard()  # if an exception ended the last fit
         self._loop = self._state = None
+        require_supported(self.model)
         self._rate = OptimizerRate(self.model)
         monitor = self._plan.controller.monitor
         self._direction: Direction = (
@@ -154,7 +156,7 @@ class LearningRateCallback(keras.callbacks.Callback):
             epochs=self.params.get("epochs"),
             epoch_steps=self.params.get("steps"),
             hyperparameters=self._hyperparameters(),
-            writer=MultiWriter(self._writers),
+            writer=MultiWriter(self._writers if is_chief() else []),
             announce=self._announce,
             others=lambda: other_callbacks(self),
         )
@@ -170,7 +172,7 @@ class LearningRateCallback(keras.callbacks.Callback):
 
     def _announce(self, record: Record) -> None:
         self.decisions.append(record)
-        if self._verbose:
+        if self._verbose and is_chief():
             print(
                 f"\nEpoch {record.epoch + 1}, step {record.step}: learning rate "
                 f"{record.learning_rate:.4g}: {record.rule}: {record.reason}",

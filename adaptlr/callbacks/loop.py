@@ -14,6 +14,7 @@ from adaptlr.controllers import Constant, Controller, Decision, Observation, Run
 from adaptlr.monitor import Direction, finite
 from adaptlr.range_test import Curve
 from adaptlr.schedules import Constant as ConstantRate
+from adaptlr.training.distributed import agreed
 from adaptlr.training.evaluation import TrainingLoss, evaluate
 from adaptlr.training.in_graph import InGraph, compiles_steps
 from adaptlr.training.optimizer import OptimizerRate
@@ -266,6 +267,7 @@ class ControlLoop:
         self, loss: float | None, monitored: float | None = None, *, epoch_end: bool = False
     ) -> None:
         self._require_ownership()
+        loss, monitored = agreed([loss, monitored])
         step = self._step
         if loss is not None and not finite(loss) and self._optimizer.skips_overflow():
             loss = None  # steps that were skipped

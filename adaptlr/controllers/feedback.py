@@ -206,7 +206,8 @@ class Feedback:
         state = replace(state, probe_losses=losses)
         if losses and (len(losses) > state.probe_steps or ramp.diverged(losses)):
             return self._settle(state, observation)
-        rate = ramp.rate(len(losses))
+        # The loss that the last rate led to is that of one step more.
+        rate = ramp.rate(min(len(losses), ramp.num_steps - 1))
         state = replace(state, scale=rate)
         return state, Decision(rate, next_step=observation.step + 1, exploring=True)
 
@@ -247,11 +248,13 @@ class Feedback:
                 scale, next_step=step + min(left, max(1, state.warm_steps // 50))
             )
         state = replace(state, scale=state.rate, phase="hold")
+        reason = f"warmed up to {state.rate:.3g} in {state.warm_steps} steps"
         if not state.trial_steps:
-            return state, Decision(state.rate)
+            return state, Decision(state.rate, "warm", reason)
         until = step + state.trial_steps
         state = replace(state, phase="trial", trial_until=until)
-        return state, Decision(state.rate, next_step=until, measure=True)
+        reason += f"; measured twice, every {state.trial_steps} steps, before a raise is tried"
+        return state, Decision(state.rate, "warm", reason, until, measure=True)
 
     def _shown(self, state: FeedbackState, rate: float | None, verdict: str) -> Curve:
         """The curve of the probe, with what was made of it."""
@@ -307,7 +310,7 @@ class Feedback:
                 cool_steps = -(-cool_steps // state.epoch_steps) * state.epoch_steps
             cool_steps = cool_steps if last is None else min(cool_steps, last - step)
             reason = self._stalled(state)
-        if cool_steps is None:
+        if not cool_steps or cool_steps < 0:  # nothing is due, or nothing is left
             return state, Decision(state.scale)
         state = replace(state, phase="cool", cool_from=step, cool_until=step + cool_steps)
         reason += f": linear decay to zero over {cool_steps} steps"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import keras
 
@@ -98,16 +99,13 @@ class RunningAverage:
         before, now = self._step - self._start, step - self._start
         weight = 1.0 - (before / now) ** (self._gamma + 1.0)
         statistics = self._read_statistics()
-        recent = {}
-        for key, statistic in statistics.items():
-            kept = self._momenta[key] ** (step - self._step)
-            mean = (statistic - kept * self._statistics[key]) / (1.0 - kept)
-            recent[key] = keras.ops.maximum(mean, 0.0) if key in self._variances else mean
-        present = [recent.get(id(v), v) for v in self._variables]
-        self._values = [
-            average + weight * (keras.ops.stop_gradient(value) - average)
-            for average, value in zip(self._values, present, strict=True)
-        ]
+        shares = {m: _scalar(m ** (step - self._step)) for m in {*self._momenta.values()}}
+        kept = [shares[self._momenta[key]] for key in statistics]
+        least = [0.0 if key in self._variances else -math.inf for key in statistics]
+        means = _recent(list(statistics.values()), list(self._statistics.values()), kept, least)
+        recent = dict(zip(statistics, means, strict=True))
+        present = [recent[id(v)] if id(v) in recent else _array(v) for v in self._variables]
+        self._values = _blend(self._values, present, _scalar(weight))
         self._statistics, self._step = statistics, step
 
     @property
@@ -154,9 +152,61 @@ def _finite(variables: Sequence[Any], values: Sequence[Any]) -> bool:
     return bool(keras.ops.convert_to_numpy(zero) == 0.0)
 
 
+def _in_one_call(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """Compiles a function of lists of arrays where the backend can.
+
+    Without, each operation on each variable is a dispatch of its own, and an update of the average
+    of a network with a hundred variables takes longer than its training step.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return cast(Callable[..., list[Any]], jax.jit(function))
+    if backend == "tensorflow":
+        import tensorflow
+
+        return cast(Callable[..., list[Any]], tensorflow.function(function, autograph=False))
+    return function
+
+
+@_in_one_call
+def _copies(values: list[Any]) -> list[Any]:
+    return [keras.ops.copy(keras.ops.stop_gradient(value)) for value in values]
+
+
+@_in_one_call
+def _blend(averages: list[Any], present: list[Any], weight: Any) -> list[Any]:
+    return [
+        average
+        + keras.ops.cast(weight, average.dtype) * (keras.ops.stop_gradient(value) - average)
+        for average, value in zip(averages, present, strict=True)
+    ]
+
+
+@_in_one_call
+def _recent(now: list[Any], before: list[Any], kept: list[Any], least: list[float]) -> list[Any]:
+    means = []
+    for new, old, share, floor in zip(now, before, kept, least, strict=True):
+        share = keras.ops.cast(share, new.dtype)
+        means.append(keras.ops.maximum((new - share * old) / (1.0 - share), floor))
+    return means
+
+
+def _array(variable: Any) -> Any:
+    """What a variable holds. TensorFlow's compiled functions are slow to take variables."""
+    value = variable.value
+    return value.read_value() if hasattr(value, "read_value") else value
+
+
+def _scalar(number: float) -> Any:
+    """A number as an array, which no new value of it compiles anew."""
+    return keras.ops.convert_to_tensor(number, "float32")
+
+
 def _read(variables: Sequence[Any]) -> list[Any]:
     """Copies values out on the device; on JAX the originals are donated to the next step."""
-    return [keras.ops.copy(keras.ops.stop_gradient(v)) for v in variables]
+    return list(_copies([_array(v) for v in variables]))
 
 
 def _write(variables: Sequence[Any], values: Sequence[Any]) -> None:
@@ -165,17 +215,16 @@ def _write(variables: Sequence[Any], values: Sequence[Any]) -> None:
     An interrupt in the middle would leave half of one state and half of another: the rest is
     written before it is let through.
     """
-    pairs = list(zip(variables, values, strict=True))
     try:
-        _assign(pairs)
+        _assign(variables, values)
     except BaseException:
-        _assign(pairs)
+        _assign(variables, values)
         raise
 
 
-def _assign(pairs: Sequence[tuple[Any, Any]]) -> None:
-    for variable, value in pairs:
-        variable.assign(keras.ops.copy(value))
+def _assign(variables: Sequence[Any], values: Sequence[Any]) -> None:
+    for variable, value in zip(variables, _copies(list(values)), strict=True):
+        variable.assign(value)
 
 
 def _batch_statistics(model: Any) -> tuple[dict[int, float], set[int]]:

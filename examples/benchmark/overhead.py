@@ -1,0 +1,456 @@
+"""What adaptlr costs: time per step in pairs, time of one piece by its size, and the import.
+
+KERAS_BACKEND=torch python examples/benchmark/overhead.py
+python examples/benchmark/overhead.py --table docs/performance.md
+
+Each result is one JSON line, and a run that was cut off goes on after the last one. A pair is two
+runs of `fit` in one process, without and with a callback, every other pair with the callback
+first. Beside the time by the clock stands that of the processor, which other work on the machine
+disturbs less. What is timed is one epoch's worth of steps after compiling, warm-up and the range
+test of AutoLR, over an epoch's end. The metric that AutoLR monitors falls with every epoch, which
+is its dearest case: each time it takes a snapshot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PAIRS = 10  # five in each order
+EPOCH, EPOCHS = 128, 3  # 384 steps: AutoLR probes for 20 and holds until step 288
+FIRST = 30  # the step at which the clock starts
+SIZES = {"parameters": (10**5, 10**6, 10**7), "groups": (1, 4, 16), "scalars": (1, 5, 20)}
+BATCH = {"cnn": 64, "resnet20": 16}  # the smaller a step, the more an overhead shows
+MARK = {"AutoLR": 1.02, "CyclicalLR": 1.02}
+LINES = Path(__file__).parents[2] / "docs" / "data" / "overhead.jsonl"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lines", type=Path, default=LINES)
+    parser.add_argument("--models", nargs="+", default=list(BATCH), choices=BATCH)
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    parser.add_argument("--epoch", type=int, default=EPOCH, help="steps; fewer for a trial only")
+    parser.add_argument("--batch", type=int, help="samples; fewer for a trial only")
+    parser.add_argument("--table", type=Path, help="write the tables into this page, run nothing")
+    args = parser.parse_args()
+    if args.table:
+        write_tables(args.lines, args.table)
+        return
+    where = machine()
+    log = Log(args.lines, where)
+    for model in args.models:
+        measure_pairs(log, model, args.batch or BATCH[model], args.epoch, args.pairs)
+    measure_pieces(log)
+    measure_import(log)
+
+
+# --- the runs ------------------------------------------------------------------------------
+
+
+def measure_pairs(log, name, batch, epoch, pairs):
+    model, data = None, None
+    for pair in range(pairs):
+        for method in methods():
+            line = {"kind": "pair", "model": name, "batch": batch, "method": method, "pair": pair}
+            if log.has(line):
+                continue
+            if model is None:
+                model, data = network(name), images(batch)
+                for callbacks in (no_callbacks, methods()["AutoLR"]):  # compiles what is used
+                    timed_fit(model, data, epoch, callbacks)
+            arms = ["without", method] if pair % 2 == 0 else [method, "without"]
+            times = {}
+            for arm in arms:
+                # A new one each time: on JAX Keras fits a model with use_ema only once.
+                used = network(name, ema=True) if arm == "SwapEMAWeights" else model
+                times[arm] = timed_fit(used, data, epoch, methods().get(arm, no_callbacks))
+            log.add(line, first=arms[0], without_ms=times["without"], with_ms=times[method])
+
+
+def no_callbacks(folder):
+    return []
+
+
+def methods():
+    """Name → the callbacks of one run, made from a folder to log to."""
+    import keras
+
+    import adaptlr
+
+    chosen = {
+        "AutoLR": lambda folder: [Falling(), adaptlr.AutoLR(log_dir=folder)],
+        "CyclicalLR": lambda folder: [adaptlr.CyclicalLR(1e-5, 1e-3, step_size=100)],
+        "SwapEMAWeights": lambda folder: [keras.callbacks.SwapEMAWeights()],
+    }
+    if keras.backend.backend() == "tensorflow":
+        chosen["TensorBoard(update_freq=1)"] = lambda folder: [
+            keras.callbacks.TensorBoard(folder, update_freq=1)
+        ]
+    return chosen
+
+
+def timed_fit(model, data, epoch, callbacks):
+    """Milliseconds a step: by the clock, and of processor time."""
+    clock = Clock(epoch)
+    with tempfile.TemporaryDirectory() as folder:
+        model.fit(
+            data, epochs=EPOCHS, steps_per_epoch=epoch, verbose=0,
+            callbacks=[clock, *callbacks(folder)],
+        )  # fmt: skip
+    return clock.spent
+
+
+def now():
+    """Milliseconds by the clock on the wall, and of processor time in all threads."""
+    return 1e3 * time.perf_counter(), 1e3 * time.process_time()
+
+
+def Falling():  # noqa: N802 - a class that waits for Keras to be imported
+    import keras
+
+    class Falling(keras.callbacks.Callback):
+        """A held-out loss that improves with each epoch."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_loss"] = 1.0 / (epoch + 1)
+
+    return Falling()
+
+
+def Clock(epoch_steps):  # noqa: N802
+    import keras
+
+    class Clock(keras.callbacks.Callback):
+        """Times from step FIRST to the same step of the next epoch, then ends the training."""
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == min(FIRST, epoch_steps - 1):
+                if self.epoch == 0:
+                    self.start = now()
+                elif self.epoch == 1:
+                    self.spent = [
+                        (b - a) / epoch_steps for a, b in zip(self.start, now(), strict=True)
+                    ]
+                    self.model.stop_training = True
+
+    return Clock()
+
+
+def images(batch):
+    """One batch of noise in the shape of CIFAR-10, over and over."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    x = random.normal(size=(batch, 32, 32, 3)).astype("float32")
+    y = random.integers(0, 10, batch)
+
+    def batches():
+        while True:
+            yield x, y
+
+    return batches()
+
+
+def network(name, ema=False):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((32, 32, 3))
+    if name == "cnn":
+        x = inputs
+        for width in (16, 32, 64):
+            x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+            x = keras.layers.BatchNormalization()(x)
+            x = keras.layers.MaxPooling2D()(keras.layers.ReLU()(x))
+    else:
+        x = keras.layers.ReLU()(convolution(inputs, 16))
+        for width in (16, 32, 64):
+            for block in range(3):
+                x = residual(x, width, 2 if width > 16 and block == 0 else 1)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(10)(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-4, use_ema=ema), loss, metrics=["accuracy"])
+    return model
+
+
+def convolution(x, width, stride=1, size=3):
+    import keras
+
+    x = keras.layers.Conv2D(width, size, stride, padding="same", use_bias=False)(x)
+    return keras.layers.BatchNormalization()(x)
+
+
+def residual(x, width, stride):
+    import keras
+
+    y = keras.layers.ReLU()(convolution(x, width, stride))
+    y = convolution(y, width)
+    shortcut = x if x.shape[-1] == width and stride == 1 else convolution(x, width, stride, 1)
+    return keras.layers.ReLU()(keras.layers.Add()([shortcut, y]))
+
+
+# --- one piece at a time -------------------------------------------------------------------
+
+
+def measure_pieces(log):
+    pieces = {"parameters": copies, "groups": write_rate, "scalars": write_scalars, "steps": step}
+    for name, measure in pieces.items():
+        for size in SIZES.get(name, (1,)):
+            line = {"kind": "piece", "grows_with": name, "size": size}
+            if not log.has(line):
+                log.add(line, microseconds=measure(size))
+
+
+def copies(parameters):
+    import keras
+
+    from adaptlr.training.weights import RunningAverage, Snapshot
+
+    width = int(parameters**0.5 / 2)  # four square matrices
+    model = keras.Sequential([keras.Input((width,)), *(keras.layers.Dense(width) for _ in "1234")])
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    average = RunningAverage(model, 0)
+
+    def update():
+        average.update(average._step + 1)
+        return average._values
+
+    def swap():
+        average.swap_in()
+        average.swap_out()
+        return [v.value for v in average._variables]
+
+    return {
+        "average": microseconds(update),
+        "swap in and out": microseconds(swap),
+        "snapshot": microseconds(lambda: Snapshot(model, set())._values),
+    }
+
+
+def write_rate(groups):
+    from adaptlr import groups as by_layer  # noqa: F401 - says where groups come from
+    from adaptlr.training.optimizer import OptimizerRate
+
+    rate = OptimizerRate(grouped_model(groups))
+    rates = iter(range(1, 10**9))
+    return {"write": microseconds(lambda: [rate.write(1.0 / next(rates)), rate._rates[0].value])}
+
+
+def grouped_model(groups):
+    import keras
+
+    layers = [keras.layers.Dense(4, name=f"part_{i:02}") for i in range(groups)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    optimizers = keras.optimizers.OptimizerMap(default_optimizer=keras.optimizers.Adam(1e-3))
+    for i in range(1, groups):
+        optimizers[f"part_{i:02}.*"] = keras.optimizers.Adam(1e-3 / i)
+    model.compile(keras.optimizers.MultiOptimizer(optimizers), "mse")
+    return model
+
+
+def write_scalars(scalars):
+    from adaptlr.writers import TensorBoardWriter
+
+    with tempfile.TemporaryDirectory() as folder:
+        writer = TensorBoardWriter(folder)
+        values = {f"tag_{i}": 1.0 for i in range(scalars)}
+        spent = microseconds(lambda: writer.write_scalars(1, values))
+        writer.close()
+    return {"write": spent}
+
+
+def step(_):
+    """Both batch hooks between two control points."""
+    import adaptlr
+
+    model, callback = network("cnn"), adaptlr.CyclicalLR(1e-5, 1e-3, 100)
+    callback.set_model(model)
+    callback.set_params({"epochs": 1, "steps": 10**7})
+    model.stop_training = False
+    callback.on_train_begin()
+    callback.on_epoch_begin(0)
+    callback.on_train_batch_begin(0)
+    callback._loop._next_step = 10**7
+
+    def thousand():
+        for batch in range(1, 1001):
+            callback.on_train_batch_begin(batch)
+            callback.on_train_batch_end(batch)
+
+    return {"hooks": microseconds(thousand) / 1000}
+
+
+def microseconds(function, repeats=9):
+    """Median of several calls, after one to warm up; waits for the device."""
+    wait(function())
+    spent = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        wait(function())
+        spent.append(time.perf_counter() - start)
+    return round(1e6 * statistics.median(spent), 2)
+
+
+def wait(arrays):
+    import keras
+
+    for array in arrays or ():
+        if hasattr(array, "block_until_ready"):
+            array.block_until_ready()
+    if keras.backend.backend() == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+
+def measure_import(log):
+    code = (
+        "import time, keras; t = time.perf_counter(); import adaptlr; "
+        "print(1e3 * (time.perf_counter() - t))"
+    )
+    for pair in range(PAIRS):
+        line = {"kind": "import", "pair": pair}
+        if not log.has(line):
+            shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+            log.add(line, milliseconds=round(float(shown.stdout.split()[-1]), 2))
+
+
+# --- lines and tables ----------------------------------------------------------------------
+
+
+class Log:
+    """Result lines of one file; knows which are there."""
+
+    def __init__(self, path, where):
+        self.path, self.where = path, where
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.seen = [self.key(line) for line in read(path)]
+
+    @staticmethod
+    def key(line):
+        names = "kind", "model", "batch", "method", "pair", "grows_with", "size"
+        return [line.get(name) for name in ("backend", "device", *names)]
+
+    def has(self, line):
+        return self.key({**self.where, **line}) in self.seen
+
+    def add(self, line, **results):
+        line = {**self.where, **line, **results}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps({**line, **results}), flush=True)
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def machine():
+    import keras
+
+    backend = keras.backend.backend()
+    library = __import__({"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}[backend])
+    return {
+        "backend": backend,
+        "device": device_name(backend, library),
+        "versions": {"keras": keras.__version__, backend: library.__version__,
+                     "python": platform.python_version()},
+    }  # fmt: skip
+
+
+def device_name(backend, library):
+    if backend == "torch" and library.cuda.is_available():
+        return library.cuda.get_device_name(0)
+    if backend == "jax" and library.default_backend() != "cpu":
+        return library.devices()[0].device_kind
+    if backend == "tensorflow" and (gpus := library.config.list_physical_devices("GPU")):
+        return library.config.experimental.get_device_details(gpus[0])["device_name"]
+    return f"CPU, {len(os.sched_getaffinity(0))} cores"
+
+
+def write_tables(lines, page):
+    results = read(lines)
+    for name, table in {
+        "pairs": pair_table(results),
+        "pieces": piece_table(results),
+        "import": import_table(results),
+    }.items():
+        text = page.read_text(encoding="utf-8")
+        begin, end = f"<!-- {name}: made by overhead.py -->", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        after = rest.split(end)[1]
+        page.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
+
+
+def pair_table(results):
+    groups = {}
+    for line in results:
+        if line["kind"] == "pair":
+            key = line["device"], line["model"], line["batch"], line["method"], line["backend"]
+            groups.setdefault(key, []).append(line)
+    rows = []
+    for (device, model, batch, method, backend), lines in sorted(groups.items()):
+        ratios, processor = (
+            sorted(line["with_ms"][i] / line["without_ms"][i] for line in lines) for i in (0, 1)
+        )
+        low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        without = statistics.median(line["without_ms"][0] for line in lines)
+        mark = MARK.get(method, "")
+        rows.append([device, f"{model}, batch {batch}", method, backend, f"{without:.1f} ms",
+                     f"{statistics.median(ratios):.3f}", f"{low:.3f} to {high:.3f}",
+                     f"{statistics.median(processor):.3f}", len(lines),
+                     f"≤ {mark}" if mark else ""])  # fmt: skip
+    head = "device", "model", "callback", "backend", "step without", "with ÷ without"
+    return markdown([*head, "quartiles", "in processor time", "pairs", "mark"], rows)
+
+
+def piece_table(results):
+    cells = {}
+    for line in results:
+        if line["kind"] == "piece":
+            for piece, spent in line["microseconds"].items():
+                key = line["grows_with"], line["size"], piece
+                cells.setdefault(key, {})[line["backend"]] = spent
+    backends = sorted({backend for cell in cells.values() for backend in cell})
+    rows = [
+        [f"{size:,} {name}" if name != "steps" else "a step", piece]
+        + [f"{cell[b]:,.1f} µs" if b in cell else "" for b in backends]
+        for (name, size, piece), cell in cells.items()
+    ]
+    return markdown(["size", "piece", *backends], rows)
+
+
+def import_table(results):
+    groups = {}
+    for line in results:
+        if line["kind"] == "import":
+            groups.setdefault(line["backend"], []).append(line["milliseconds"])
+    rows = [
+        [backend, f"{statistics.median(spent):.1f} ms", f"{max(spent):.1f} ms", len(spent)]
+        for backend, spent in sorted(groups.items())
+    ]
+    return markdown(["backend", "median", "longest", "processes"], rows)
+
+
+def markdown(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

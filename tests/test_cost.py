@@ -1,0 +1,105 @@
+"""What must not grow, what must not be imported, and the tables that say what the rest costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import keras
+import pytest
+from conftest import blobs, classifier
+
+import adaptlr
+from adaptlr.training.weights import RunningAverage, Snapshot
+
+ROOT = Path(__file__).parents[1]
+
+
+def drive(callback, steps, first=0):
+    for batch in range(first, first + steps):
+        callback.on_train_batch_begin(batch)
+        callback.on_train_batch_end(batch)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: adaptlr.PlateauLR("loss"),
+        lambda: adaptlr.CyclicalLR(1e-3, 1e-1, 100),
+        lambda: adaptlr.ScheduleLR(lambda step: 0.1),
+    ],
+)
+def test_a_long_run_grows_by_nothing(make):
+    """The hooks of a hundred thousand steps, a thousand control points among them."""
+    x, y = blobs()
+    model, callback = classifier("sgd"), make()
+    model.fit(x, y, verbose=0)
+    callback.set_model(model)
+    callback.set_params({"epochs": 1, "steps": None, "verbose": 0})
+    callback.on_train_begin()
+    callback.on_epoch_begin(0)
+    steps = 2_000 if isinstance(callback, adaptlr.CyclicalLR | adaptlr.ScheduleLR) else 100_000
+    drive(callback, 200)
+    tracemalloc.start()
+    drive(callback, 200, first=200)
+    before = tracemalloc.get_traced_memory()[0]
+    drive(callback, steps, first=400)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    callback.on_train_end()
+    assert grown < 20_000
+
+
+def test_an_average_and_a_snapshot_are_one_copy_each():
+    model = classifier("adam", keras.layers.BatchNormalization())
+    model.optimizer.build(model.trainable_variables)
+    weights, slots = len(model.weights), len(model.optimizer.variables)
+    average = RunningAverage(model, 0)
+    for step in range(1, 50):
+        average.update(step)
+    assert len(average._values) == weights
+    assert len(average._statistics) == 2  # moving mean and variance at the last update
+    assert average._raw is None
+    assert average._best is None
+    assert len(Snapshot(model, leave=set())._values) == weights + slots
+
+
+def test_import_waits_for_nothing_heavy():
+    code = (
+        "import sys, keras; before = set(sys.modules); import adaptlr; "
+        "print([n for n in set(sys.modules) - before if n.split('.')[0] != 'adaptlr'])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ).stdout  # fmt: skip
+    imported = eval(shown.splitlines()[-1])
+    heavy = ("tensorboard", "matplotlib", "tensorflow", "torch", "jax", "scipy")
+    assert not [name for name in imported if name.split(".")[0] in heavy]
+
+
+def test_tables_are_made_from_the_lines(tmp_path):
+    shared = {"backend": "torch", "device": "CPU", "versions": {}}
+    pair = {**shared, "kind": "pair", "model": "cnn", "batch": 64, "method": "AutoLR"}
+    lines = [
+        {**pair, "pair": i, "without_ms": [10.0, 10.0], "with_ms": [10.0 + i, 12.0]}
+        for i in range(3)
+    ]
+    lines.append({**shared, "kind": "import", "pair": 0, "milliseconds": 7.0})
+    lines.append(
+        {**shared, "kind": "piece", "grows_with": "groups", "size": 4, "microseconds": {"w": 3.0}}
+    )
+    record, page = tmp_path / "lines.jsonl", tmp_path / "page.md"
+    record.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page.write_text((ROOT / "docs" / "performance.md").read_text())
+    script = ROOT / "examples" / "benchmark" / "overhead.py"
+    for _ in range(2):  # a second time it replaces what it wrote
+        subprocess.run([sys.executable, script, "--lines", record, "--table", page], check=True)
+    text = page.read_text()
+    assert text.count("| 1.100 | 1.000 to 1.200 | 1.200 | 3 | ≤ 1.02 |") == 1
+    assert text.count("| 4 groups | w | 3.0 µs |") == 1
+    assert text.count("| torch | 7.0 ms | 7.0 ms | 1 |") == 1
