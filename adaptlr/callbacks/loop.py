@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any
 
+from adaptlr.checkpoint import plain, rebuild
 from adaptlr.controllers import Constant, Controller, Decision, Observation, Run
 from adaptlr.monitor import Direction
 from adaptlr.schedules import Constant as ConstantRate
+from adaptlr.training.arrays import to_arrays
 from adaptlr.training.evaluation import TrainingLoss, evaluate
 from adaptlr.training.in_graph import InGraph, compiles_steps
 from adaptlr.training.optimizer import OptimizerRate
-from adaptlr.training.weights import RunningAverage, Snapshot
+from adaptlr.training.weights import RunningAverage, Snapshot, training_variables
 from adaptlr.writers import Record, Writer
 
 __all__ = ["ControlLoop", "Plan"]
@@ -43,6 +46,18 @@ class Plan:
     validation_data: Any = None
     known_horizon: bool = True
 
+    def describe(self, run: Run) -> dict[str, str]:
+        """Says in words what is configured, to tell one run's state from another's."""
+        shapes = {"schedule": self.schedule(run)}
+        if self.momentum is not None:
+            shapes["momentum"] = self.momentum(run)
+        words = {"controller": repr(self.controller), "averaging": str(self.averaging)}
+        for name, shape in shapes.items():
+            config = shape.get_config() if hasattr(shape, "get_config") else ""
+            words[name] = f"{shape!r}{config}"
+        # Where an object is in memory is no part of what it does.
+        return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", text) for name, text in words.items()}
+
 
 class ControlLoop:
     """The state of one `fit` and everything that acts on it.
@@ -67,6 +82,8 @@ class ControlLoop:
         epoch_steps: Steps in an epoch, or None if unknown.
         writer: Where to log.
         announce: Called with each decision's record.
+        saved: What `save` of the loop to be continued has returned, or the part of it that `carry`
+            has; the model must hold its weights already.
     """
 
     def __init__(
@@ -82,6 +99,7 @@ class ControlLoop:
         epoch_steps: int | None,
         writer: Writer,
         announce: Callable[[Record], None],
+        saved: Mapping[str, Any] | None = None,
     ) -> None:
         self._plan = plan
         self._owner = owner
@@ -105,17 +123,23 @@ class ControlLoop:
         model = synced_model()
         self._loss = TrainingLoss(model)
         self._average = RunningAverage(model, self._step) if plan.averaging else None
-        run = Run(
+        self._run = run = Run(
             learning_rate=self._base,
             steps_per_epoch=epoch_steps,
             epochs=epochs if plan.known_horizon else None,
             first_step=self._step,
             direction=direction,
         )
+        if saved is not None:
+            self._run = run = Run(**saved["run"])
+            self._restore_numbers(saved)
         self._schedule = plan.schedule(run)
         self._momentum = None if plan.momentum is None else plan.momentum(run)
         self._in_graph = self._compile_in(model, run)
         self._state = plan.controller.init(run)
+        if saved is not None:
+            self._continue(saved, model)
+            return
         self._record("start", f"{owner} takes over from a rate of {self._base:.6g}")
         self._control(None)
 
@@ -135,7 +159,7 @@ class ControlLoop:
                     f"does not say; pass steps_per_epoch to fit, or momentum=None."
                 )
             return None
-        steps = range(run.first_step, run.first_step + (run.total_steps or 0))
+        steps = range(self._step, max(self._step + 1, run.last_step or 0))
         return InGraph(
             model,
             self._optimizer.leaves,
@@ -143,6 +167,71 @@ class ControlLoop:
             [self._scheduled(step) for step in steps],
             None if self._momentum is None else [self._momentum(step) for step in steps],
         )
+
+    def _restore_numbers(self, saved: Mapping[str, Any]) -> None:
+        self._base = self._run.learning_rate
+        for owner, name in ((self, "loop"), (self._optimizer, "rate"), (self._loss, "loss")):
+            numbers = saved.get(name, {})
+            vars(owner).update({k: v for k, v in numbers.items() if k in plain(owner)})
+
+    def _continue(self, saved: Mapping[str, Any], model: Any) -> None:
+        self._state = rebuild(self._state, saved["state"])
+        self._decision = Decision(**saved["decision"])
+        if (
+            "loop" not in saved
+        ):  # carried by a file of weights: what it holds is good to go back to
+            self._snapshot = Snapshot(model, leave=self._optimizer.variables())
+            self._apply_rate()
+            return
+        if self._average is not None:
+            self._average.load(saved["average"])
+        if saved["snapshot"] is not None:
+            self._snapshot = Snapshot(model, leave=self._optimizer.variables())
+            self._snapshot.load(saved["snapshot"])
+
+    def carry(self) -> dict[str, Any]:
+        """What a file of weights carries: the controller's state and where it stands, as JSON."""
+        return {
+            "run": asdict(self._run),
+            "epoch": self._epoch,
+            "state": asdict(self._state),
+            "decision": asdict(self._decision),
+        }
+
+    def save(self) -> dict[str, Any]:
+        """Everything that another process needs to go on from here as if it were this one."""
+        model, average, snapshot = self._synced_model(), self._average, self._snapshot
+        swapped = average is not None and average.swapped
+        if average is not None:
+            average.swap_out()
+        content = {
+            **self.carry(),
+            # Each number that there is, so that none is forgotten.
+            "loop": plain(self),
+            "rate": plain(self._optimizer),
+            "loss": plain(self._loss),
+            "weights": to_arrays(training_variables(model)),
+            "average": None if average is None else average.save(),
+            "snapshot": None if snapshot is None else snapshot.save(),
+        }
+        if average is not None and swapped:
+            average.swap_in()
+        return content
+
+    @property
+    def step(self) -> int:
+        """Training steps done."""
+        return self._step
+
+    @property
+    def epoch(self) -> int:
+        """Index of the present epoch."""
+        return self._epoch
+
+    @property
+    def exploring(self) -> bool:
+        """Whether the present weights are an experiment that will be undone."""
+        return self._decision.exploring
 
     @property
     def state(self) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-__all__ = ["MemoryWriter", "MultiWriter", "Record", "Writer"]
+__all__ = ["MemoryWriter", "MultiWriter", "Record", "Writer", "cut_file"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,12 @@ class Record:
 
 
 class Writer(Protocol):
-    """Takes what a callback logs. What a method has written survives a kill of the process."""
+    """Takes what a callback logs. What a method has written survives a kill of the process.
+
+    A writer may also have `position()`, which returns where it stands as JSON, and `rewind`, which
+    drops what was written after such a position. A run that is continued from a backup is then
+    logged without gaps and without anything twice.
+    """
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes named values of one step."""
@@ -112,3 +119,9 @@ class MultiWriter:
             f"training, which goes on: {error}",
             stacklevel=4,
         )
+
+
+def cut_file(path: Path, size: int) -> None:
+    """Cuts a file to a size, if it is there and longer."""
+    if path.exists() and path.stat().st_size > size:
+        os.truncate(path, size)
