@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import keras
 import pytest
 from resuming import (
-    EPOCHS,
     Kill,
-    Killed,
+    KilledError,
     auto,
     cyclical,
     final,
@@ -22,7 +20,7 @@ REFERENCES = {}
 
 
 def interrupt(callback, *kill, **arguments):
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(model(), callback, Kill(*kill), **arguments)
     for writer in callback._writers:  # the end of a process would close its files
         writer.close()
@@ -40,16 +38,11 @@ def reference(make, tmp_path_factory):
 @pytest.mark.parametrize(
     ("make", "frequency", "kills"),
     [
-        (auto, 7, [(0, 12)]),  # in the probe
-        (auto, 7, [(2, 22), (2, 30)]),  # while the rate is held, twice
-        (auto, 7, [(5, 3)]),  # while it cools
-        (auto, "epoch", [(0, 30), (3, 5), (5, 39)]),
-        (auto, "epoch", [(4, None), (5, None)]),
-        (plateau, "epoch", [(1, 12), (4, None)]),
+        (auto, 7, [(0, 12), (2, 22), (4, 33)]),  # in the probe, while it holds, while it cools
+        (auto, "epoch", [(0, 30), (2, None), (4, None)]),
         (plateau, 9, [(0, 20), (3, 0)]),
         (cyclical, 7, [(2, 22)]),
-        (cyclical, "epoch", [(3, 0), (5, None)]),
-        (one_cycle, 11, [(1, 1), (4, 17)]),
+        (one_cycle, "epoch", [(1, 1), (4, None)]),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -63,6 +56,6 @@ def test_continues_to_the_same_bits(make, frequency, kills, tmp_path, tmp_path_f
     assert callback.decisions == decisions
     assert final(network, callback)[0] == weights
     done = len(resumed.epoch)
-    assert resumed.history == ({k: v[EPOCHS - done :] for k, v in history.items()} if done else {})
+    assert resumed.history == ({k: v[len(v) - done :] for k, v in history.items()} if done else {})
     assert points(tmp_path / "log") == logged
     assert not (tmp_path / "backup").exists()

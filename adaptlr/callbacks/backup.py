@@ -127,7 +127,8 @@ class Backup:
         """
         self._identity = identity
         self._stop_skipping()
-        self._saved_step, self._failing, self._data_state = 0, False, None
+        self._saved_step, self._data_state = 0, None
+        self._failing = self._to_skip = False
         variables = training_variables(model)
         self._content = content = self._store.load()
         if not self.pending:
@@ -177,17 +178,18 @@ class Backup:
         load_data_state(self._at["data"])
         # What this process logs stands in files of its own, of which the next one must know.
         self._write({**content, "logs": _positions(writers)})
-        if self._at["batch"]:
-            self._skipped = SkippedBatches(model)
+        self._to_skip = bool(self._at["batch"])
         return content
 
-    def begin_epoch(self) -> bool:
+    def begin_epoch(self, model: Any) -> bool:
         """Notes how the data are shuffled; False if the epoch is continued and not begun."""
-        if self._skipped is not None:
+        continued, self._to_skip = self._to_skip, False
+        if continued:
             self._data_state = self._at["data"]
+            self._skipped = SkippedBatches(model, self._at["results"])
         elif self._frequency != "epoch":
             self._data_state = save_data_state()
-        return self._skipped is None
+        return not continued
 
     def skips(self, batch: int, synced_model: Callable[[], Any]) -> bool:
         """Whether a batch was trained before the backup."""
@@ -222,6 +224,8 @@ class Backup:
             at["data"] = save_data_state()
         else:
             at["data"] = self._data_state
+            results = model.get_metrics_result()
+            at["results"] = {name: float(value) for name, value in results.items()}
             at["metrics"] = to_arrays(model.metrics_variables)
             at["random"] = save_random_state(random_state())
         self._saved_step = loop.step

@@ -88,7 +88,7 @@ class LearningRateCallback(keras.callbacks.Callback):
         """Begins at the first epoch, when other callbacks have restored what they restore."""
         if self._loop is None:
             self._loop = self._start(epoch)
-        if self._backup is None or self._backup.begin_epoch():
+        if self._backup is None or self._backup.begin_epoch(self.model):
             self._loop.begin_epoch(epoch)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:

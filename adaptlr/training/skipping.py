@@ -17,14 +17,15 @@ class SkippedBatches:
 
     Args:
         model: A compiled model inside `fit`.
+        logs: What other callbacks are told of each of these batches.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, logs: dict[str, float]) -> None:
         self._model = model
         self._step = model.train_function
         self._build = vars(model).get("make_train_function")
         self._batch: Any = None
-        self._logs = {name: float(value) for name, value in model.get_metrics_result().items()}
+        self._logs = logs
         model.train_function = getattr(self, f"_{keras.backend.backend()}")
 
         def build(force: bool = False) -> Any:
