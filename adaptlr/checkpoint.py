@@ -201,8 +201,8 @@ def rebuild(template: Any, saved: Any) -> Any:
         ValueError: If the fields are not those of the template.
 
     Example:
-        >>> from adaptlr.controllers import PlateauState
-        >>> rebuild(PlateauState(), {**vars(PlateauState(wait=2)), "monitor": None}).wait
+        >>> from adaptlr.monitor import MonitorState
+        >>> rebuild(MonitorState(), {**vars(MonitorState(count=2))}).count
         2
     """
     if isinstance(saved, list):

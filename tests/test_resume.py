@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import keras
+import numpy as np
 import pytest
+from conftest import collected_warnings, steps
+from faults import Faults
 from resuming import (
     Kill,
     KilledError,
@@ -15,6 +19,8 @@ from resuming import (
     plateau,
     points,
 )
+
+import adaptlr
 
 REFERENCES = {}
 
@@ -59,3 +65,212 @@ def test_continues_to_the_same_bits(make, frequency, kills, tmp_path, tmp_path_f
     assert resumed.history == ({k: v[len(v) - done :] for k, v in history.items()} if done else {})
     assert points(tmp_path / "log") == logged
     assert not (tmp_path / "backup").exists()
+
+
+def small(units=1, learning_rate=0.1, optimizer=keras.optimizers.SGD):
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(units, use_bias=False)])
+    network.compile(optimizer(learning_rate), "mse")
+    return network
+
+
+def steady(directory, **arguments):
+    return adaptlr.PlateauLR("loss", backup_dir=directory, **arguments)
+
+
+def small_fit(network, callback, *others, count=4, epochs=3, **arguments):
+    return network.fit(
+        **steps(count), epochs=epochs, callbacks=[callback, *others], **arguments
+    ).epoch
+
+
+def leave(callback, *kill, network=None, **arguments):
+    with pytest.raises(KilledError):
+        small_fit(network or small(), callback, Kill(*kill), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"callback": {"patience": 3}}, r"controller is Plateau\(.*patience=10.*, that of this"),
+        ({"callback": {"warmup_steps": 9}}, "controller is Plateau"),
+        ({"fit": {"count": 5}}, "number of steps in an epoch is 4, that of this run 5"),
+        ({"model": {"units": 2}}, r"of another model: shape \(1, 1\) where .* has \(1, 2\)"),
+        ({"model": {"optimizer": keras.optimizers.Adam}}, r"2 variables|3 variables"),
+    ],
+    ids=lambda value: "",
+)
+def test_what_is_of_another_run_is_refused_by_name(change, message, tmp_path):
+    leave(steady(tmp_path / "b"), 1, 2)
+    network = small(**change.get("model", {}))
+    before = network.get_weights()[0].tolist()
+    with pytest.raises(ValueError, match=message) as raised:
+        small_fit(
+            network, steady(tmp_path / "b", **change.get("callback", {})), **change.get("fit", {})
+        )
+    assert "latest.adaptlr" in str(raised.value)
+    assert "to begin anew" in str(raised.value)
+    assert network.get_weights()[0].tolist() == before
+
+
+def test_another_callback_schedule_and_backend_are_refused(tmp_path, monkeypatch):
+    leave(adaptlr.CyclicalLR(0.1, 0.2, 5, backup_dir=tmp_path), 1, 2)
+    for other, message in (
+        (steady(tmp_path), "callback is CyclicalLR, that of this run PlateauLR"),
+        (adaptlr.CyclicalLR(0.1, 0.3, 5, backup_dir=tmp_path), r"schedule is .*0\.2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            small_fit(small(), other)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "other")
+    with pytest.raises(ValueError, match="where this is other"):
+        small_fit(small(), adaptlr.CyclicalLR(0.1, 0.2, 5, backup_dir=tmp_path))
+
+
+def test_plateaus_may_be_given_more_epochs(tmp_path):
+    leave(steady(tmp_path), 2, 1)
+    assert small_fit(small(), steady(tmp_path), epochs=6) == [2, 3, 4, 5]
+
+
+def test_a_finished_run_leaves_nothing_and_the_next_begins_anew(tmp_path):
+    network, callback = small(), steady(tmp_path / "b")
+    leave(callback, 1, 1, network=network)
+    assert small_fit(network, callback) == [1, 2]
+    assert not (tmp_path / "b").exists()
+    assert small_fit(network, callback) == [0, 1, 2]
+
+
+def test_a_kill_before_the_first_backup_begins_anew(tmp_path):
+    leave(steady(tmp_path), 0, 3)
+    assert small_fit(small(), steady(tmp_path)) == [0, 1, 2]
+
+
+def test_a_run_that_was_stopped_is_not_trained_on(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    network = small()
+    with pytest.raises(KilledError):
+        network.fit(**steps(4), epochs=5, callbacks=[Stop(), steady(tmp_path), Kill(1)])
+    assert small_fit(small(), steady(tmp_path), epochs=5) == []
+    assert small_fit(small(), steady(tmp_path), epochs=5) == [0, 1, 2, 3, 4]
+
+
+def test_data_that_end_before_the_batch_are_refused(tmp_path):
+    def batches(count):
+        def generate():
+            for _ in range(count):
+                yield np.ones((1, 1), "float32"), np.ones((1, 1), "float32")
+
+        return generate()
+
+    callback = steady(tmp_path, backup_freq=3)
+    with pytest.raises(KilledError):
+        small().fit(
+            batches(9), epochs=2, verbose=0, shuffle=False, callbacks=[callback, Kill(0, 7)]
+        )
+    network = small()
+    with (
+        collected_warnings(),
+        pytest.raises(RuntimeError, match=r"at batch 7 of epoch 1, and"),
+    ):
+        network.fit(
+            batches(4),
+            epochs=1,
+            verbose=0,
+            shuffle=False,
+            callbacks=[steady(tmp_path, backup_freq=3)],
+        )
+    with collected_warnings():  # the model trains again
+        before = network.get_weights()[0].item()
+        network.fit(batches(4), epochs=1, verbose=0, shuffle=False)
+    assert network.get_weights()[0].item() != before
+
+
+def test_an_interrupted_skip_leaves_the_model_trainable(tmp_path):
+    leave(steady(tmp_path, backup_freq=3), 0, 3)
+    network = small()
+    leave(steady(tmp_path, backup_freq=3), 0, 1, network=network)
+    before = network.get_weights()[0].item()
+    small_fit(network, keras.callbacks.Callback(), epochs=1)
+    assert network.get_weights()[0].item() != before
+
+
+def test_batches_before_the_backup_are_read_and_not_trained(tmp_path):
+    leave(steady(tmp_path, backup_freq=3), 1, 3)  # the last backup: step 6, batch 2 of epoch 1
+    kill = Kill(9)
+    seen = []
+    spy = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda b, logs: seen.append(logs["loss"])
+    )
+    network = small()
+    small_fit(network, steady(tmp_path, backup_freq=3), kill, spy, epochs=2)
+    assert kill.batches == [(1, 0), (1, 1), (1, 2), (1, 3)]
+    assert int(network.optimizer.iterations) == 8
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("frequency", [0, -1, 1.5, True, "batch", None])
+def test_a_frequency_that_is_none_is_refused(frequency, tmp_path):
+    with pytest.raises((ValueError, TypeError), match=r"PlateauLR\(backup_freq=...\) must be 'ep"):
+        steady(tmp_path, backup_freq=frequency)
+
+
+def test_a_model_that_is_not_built_is_refused(tmp_path):
+    network = keras.Sequential([keras.layers.Dense(1)])
+    network.compile("sgd", "mse")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the others build it before training begins")
+    with pytest.raises(ValueError, match=r"has no weights yet .* keras.Input"):
+        small_fit(network, steady(tmp_path))
+
+
+@pytest.mark.parametrize("first", [1, 2, 5, 9, 14, 20])
+def test_training_goes_on_when_nothing_can_be_saved(first, tmp_path, monkeypatch):
+    leave(steady(tmp_path / "reference"), 5, 1, epochs=8)
+    with pytest.MonkeyPatch.context() as patch, collected_warnings() as messages:
+        Faults(patch, first, OSError(28, "No space left on device"), lasting=True)
+        leave(steady(tmp_path / "b"), 5, 1, epochs=8)
+    assert len(messages) == 1
+    assert "cannot save a backup, and the training goes on" in messages[0]
+    # What was good before the fault continues, and nothing else.
+    with collected_warnings():
+        done = small_fit(small(), steady(tmp_path / "b"), epochs=8)
+    assert done == list(range(done[0], 8))
+    assert done[0] <= 5
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_beside_backup_and_restore(ours_first, tmp_path):
+    def callbacks():
+        theirs = keras.callbacks.BackupAndRestore(tmp_path / "theirs")
+        pair = [steady(tmp_path / "ours"), theirs]
+        return pair if ours_first else pair[::-1]
+
+    for kill in ((1, 2), (2, 0)):
+        with pytest.raises(KilledError):
+            small().fit(**steps(4), epochs=5, callbacks=[*callbacks(), Kill(*kill)])
+    network = small()
+    assert network.fit(**steps(4), epochs=5, callbacks=callbacks()).epoch == [2, 3, 4]
+    assert int(network.optimizer.iterations) == 20
+    assert small_fit(network, keras.callbacks.Callback()) == [0, 1, 2]  # Keras alone: none
+
+
+def test_backup_and_restore_of_another_epoch_is_refused(tmp_path):
+    """Killed between the two backups of one epoch."""
+
+    class Between(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                raise KilledError
+
+    def callbacks():
+        theirs = keras.callbacks.BackupAndRestore(tmp_path / "theirs")
+        return steady(tmp_path / "ours"), Between(), theirs
+
+    with pytest.raises(KilledError):
+        small().fit(**steps(4), epochs=5, callbacks=list(callbacks()))
+    ours, _, theirs = callbacks()
+    with pytest.raises(RuntimeError, match=r"continues at epoch 4, and fit began at epoch 3"):
+        small().fit(**steps(4), epochs=5, callbacks=[ours, theirs])
+    ours, _, theirs = callbacks()
+    assert small().fit(**steps(4), epochs=5, callbacks=[theirs, ours]).epoch == [3, 4]
