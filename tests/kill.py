@@ -1,9 +1,9 @@
 """Real training, killed by SIGKILL at random moments and started again: `python tests/kill.py 30`.
 
 Each run is one of the callbacks on a model with dropout, batch normalisation and shuffled data. It
-is killed after a random time, up to half the time that it takes without a kill, and started again with
-the same command until it ends by itself. Then weights and slots, decisions, event files and JSON
-lines must be those of a run that was not killed, byte for byte.
+is killed after a random time, up to the time that it takes without a kill, and started again
+with the same command until it ends by itself. Then weights and slots, decisions, event files and
+JSON lines must be those of a run that was not killed, byte for byte.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def kill(cases, kills, seed):
             references[case] = root / "reference"
         reference, directory = references[case], root / "run"
         longest = json.loads((reference / "seconds.json").read_text())
-        while not start(case, frequency, directory, moments.uniform(0.0, longest / 2)):
+        while not start(case, frequency, directory, moments.uniform(0.0, longest)):
             counts["kills"] += 1
             if (directory / "run.jsonl").exists() and not (directory / "backup").exists():
                 break  # the training had ended, and its backup was removed
