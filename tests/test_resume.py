@@ -67,9 +67,9 @@ def test_continues_to_the_same_bits(make, frequency, kills, tmp_path, tmp_path_f
     assert not (tmp_path / "backup").exists()
 
 
-def small(units=1, learning_rate=0.1, optimizer=keras.optimizers.SGD):
+def small(units=1, learning_rate=0.1, optimizer=keras.optimizers.SGD, **arguments):
     network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(units, use_bias=False)])
-    network.compile(optimizer(learning_rate), "mse")
+    network.compile(optimizer(learning_rate), "mse", **arguments)
     return network
 
 
@@ -274,3 +274,94 @@ def test_backup_and_restore_of_another_epoch_is_refused(tmp_path):
         small().fit(**steps(4), epochs=5, callbacks=[ours, theirs])
     ours, _, theirs = callbacks()
     assert small().fit(**steps(4), epochs=5, callbacks=[theirs, ours]).epoch == [3, 4]
+
+
+class Slices(keras.utils.PyDataset):
+    """Batches with noise from NumPy's generator."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        x = np.full((4, 1), index, "float32")
+        return x + np.random.normal(size=x.shape).astype("float32"), x
+
+
+def _arrays(**arguments):
+    x = np.arange(24, dtype="float32").reshape(24, 1) / 24
+    return {"x": x, "y": x[::-1].copy(), "batch_size": 4, **arguments}
+
+
+def _tf_data():
+    import tensorflow as tf
+
+    arrays = _arrays()
+    data = tf.data.Dataset.from_tensor_slices((arrays["x"], arrays["y"]))
+    return {"x": data.shuffle(24, seed=1, reshuffle_each_iteration=False).batch(4)}
+
+
+def _data_loader(workers):
+    import torch
+
+    arrays = _arrays()
+    data = torch.utils.data.TensorDataset(*map(torch.from_numpy, (arrays["x"], arrays["y"])))
+    loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True, num_workers=workers)
+    return {"x": loader, "shuffle": False}
+
+
+DATA = {
+    "arrays": lambda: _arrays(shuffle=False),
+    "arrays, shuffled": _arrays,
+    "PyDataset": lambda: {"x": Slices()},
+}
+if keras.backend.backend() == "tensorflow":
+    DATA["tf.data"] = _tf_data
+if keras.backend.backend() == "torch":
+    DATA["DataLoader"] = lambda: _data_loader(0)
+else:
+    DATA["arrays, batches shuffled"] = lambda: _arrays(shuffle="batch")
+
+
+@pytest.mark.parametrize("frequency", ["epoch", 4])
+@pytest.mark.parametrize("data", DATA)
+def test_data_in_the_same_order_lead_to_the_same_bits(data, frequency, tmp_path):
+    def train(kill, **arguments):
+        keras.utils.set_random_seed(3)
+        network = keras.Sequential([keras.Input((1,)), keras.layers.Dropout(0.5)])
+        network.add(keras.layers.Dense(1))
+        network.compile("adam", "mse")
+        callbacks = [adaptlr.PlateauLR("loss", **arguments), kill]
+        network.fit(**DATA[data](), epochs=3, verbose=0, callbacks=callbacks)
+        return [value.tolist() for value in network.get_weights()]
+
+    expected = train(Kill(9))
+    backup = {"backup_dir": tmp_path, "backup_freq": frequency}
+    with pytest.raises(KilledError):
+        train(Kill(1, 3), **backup)
+    assert train(Kill(9), **backup) == expected
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch takes one step at a time")
+def test_several_steps_in_one_execution(tmp_path):
+    def train(kill, **arguments):
+        network = small(optimizer=keras.optimizers.Adam, steps_per_execution=3)
+        callbacks = [adaptlr.OneCycleLR(0.1, **arguments), kill]
+        network.fit(**_arrays(), epochs=3, verbose=0, callbacks=callbacks)
+        return network.get_weights()[0].item()
+
+    expected = train(Kill(9))
+    backup = {"backup_dir": tmp_path, "backup_freq": 4}
+    with pytest.raises(KilledError):
+        train(Kill(1, 3), **backup)
+    kill = Kill(9)
+    assert train(kill, **backup) == expected
+    assert kill.batches == [(1, 0), (1, 3), (2, 0), (2, 3)]
+
+
+@pytest.mark.slow
+def test_survives_kills_of_real_processes():
+    """A few; `python tests/kill.py 30` is the long one."""
+    from kill import kill
+
+    for case in (("auto", 7), ("cyclical", "epoch")):
+        assert kill([case], 1, seed=5)["runs"] >= 1
