@@ -234,3 +234,31 @@ def test_decisions_of_one_step_share_a_text(tmp_path):
     first, both, next_step = texts(accumulated(tmp_path))
     assert both.startswith(f"{first}\n\n**stop**")
     assert next_step.startswith("**plateau** at step 8")
+
+
+def test_rewinding_drops_what_was_written_since(tmp_path):
+    for name, writer in (
+        ("lines", JSONLinesWriter(tmp_path / "run.jsonl")),
+        ("events", TensorBoardWriter(tmp_path / "events")),
+    ):
+        writer.write_scalars(1, {"x": 1.0})
+        position = json.loads(json.dumps(writer.position()))
+        writer.write_scalars(2, {"x": 2.0})
+        writer.rewind(position)
+        writer.rewind(position)
+        writer.write_scalars(2, {"x": 3.0})
+        writer.close()
+        if name == "lines":
+            lines = (tmp_path / "run.jsonl").read_text().splitlines()
+            assert [json.loads(line)["scalars"]["x"] for line in lines] == [1.0, 3.0]
+        else:
+            events = EventAccumulator(str(tmp_path / "events")).Reload().Scalars("x")
+            assert [(event.step, event.value) for event in events] == [(1, 1.0), (2, 3.0)]
+
+
+def test_a_position_of_another_file_cuts_nothing(tmp_path):
+    first, second = JSONLinesWriter(tmp_path / "a"), JSONLinesWriter(tmp_path / "b")
+    position = first.position()
+    second.write_scalars(1, {"x": 1.0})
+    second.rewind(position)
+    assert (tmp_path / "b").read_text() != ""

@@ -39,6 +39,9 @@ class AutoLR(LearningRateCallback):
         horizon: `"auto"` takes the epochs given to `fit` as the plan; None takes them as a bound,
             and a plateau ends the training.
         log_dir: Directory for TensorBoard event files, or None.
+        backup_dir: Directory in which the run is saved while it trains. After an interruption the
+            same call of `fit` continues it from there. None saves nothing.
+        backup_freq: `"epoch"` saves after each epoch, a number n after each n steps.
         verbose: 1 prints each decision.
         writers: More places to log to, see `adaptlr.writers`.
 
@@ -62,8 +65,10 @@ class AutoLR(LearningRateCallback):
         mode: Mode = "auto",
         horizon: Literal["auto"] | None = "auto",
         log_dir: str | os.PathLike[str] | None = None,
+        backup_dir: str | os.PathLike[str] | None = None,
         verbose: int = 0,
         *,
+        backup_freq: int | Literal["epoch"] = "epoch",
         writers: Sequence[Writer] = (),
     ) -> None:
         if horizon not in ("auto", None):
@@ -82,6 +87,8 @@ class AutoLR(LearningRateCallback):
             ),
             locals(),
             log_dir=log_dir,
+            backup_dir=backup_dir,
+            backup_freq=backup_freq,
             writers=writers,
             verbose=verbose,
         )

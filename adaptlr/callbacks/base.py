@@ -5,14 +5,18 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import keras
 
+from adaptlr.callbacks.backup import Backup, Identity
 from adaptlr.callbacks.direction import metric_direction
 from adaptlr.callbacks.loop import ControlLoop, Plan
+from adaptlr.controllers import Run
 from adaptlr.monitor import Direction
 from adaptlr.notation import pasteable
+from adaptlr.training.carried_state import CarriedState, attach
 from adaptlr.training.distributed import is_chief, require_supported
 from adaptlr.training.fit import on_exception, other_callbacks
 from adaptlr.training.optimizer import OptimizerRate
@@ -22,6 +26,7 @@ __all__ = ["LearningRateCallback"]
 
 # Arguments that say where to log or what to measure on, and nothing about the training.
 _NOT_COMPARED = ("validation_data", "log_dir", "writers", "verbose", "backup_dir", "backup_freq")
+_FORGET = "Configure the callback as it was, or call adaptlr.training.carried_state.forget(model)."
 
 
 class LearningRateCallback(keras.callbacks.Callback):
@@ -42,6 +47,8 @@ class LearningRateCallback(keras.callbacks.Callback):
         log_dir: Directory for TensorBoard event files, or None.
         writers: More places to log to.
         verbose: 1 prints each decision, 0 none.
+        backup_dir: Directory to save the run in and to continue it from, or None.
+        backup_freq: `"epoch"` saves after each epoch, a number n after each n steps.
     """
 
     async_safe = True
@@ -54,6 +61,8 @@ class LearningRateCallback(keras.callbacks.Callback):
         log_dir: str | os.PathLike[str] | None,
         writers: Sequence[Writer],
         verbose: int,
+        backup_dir: str | os.PathLike[str] | None = None,
+        backup_freq: int | Literal["epoch"] = "epoch",
     ) -> None:
         super().__init__()
         self.decisions: list[Record] = []
@@ -65,6 +74,7 @@ class LearningRateCallback(keras.callbacks.Callback):
         self._loop: ControlLoop | None = None
         self._state: Any = None  # of the controller, after `fit`
         self._unguard: Callable[[], None] = _nothing
+        self._backup = None if backup_dir is None else Backup(self, backup_dir, backup_freq)
 
     def __repr__(self) -> str:
         given = []
@@ -73,6 +83,12 @@ class LearningRateCallback(keras.callbacks.Callback):
             if default is parameter.empty or text != pasteable(default):
                 given.append(f"{name}={text}")
         return f"{type(self).__name__}({', '.join(given)})"
+
+    def set_model(self, model: Any) -> None:
+        """Lets files of the model's weights carry the controller's state."""
+        super().set_model(model)
+        self._carried: CarriedState = attach(model)
+        self._carried.source = self._carry
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Checks the optimizer and the monitor before the first batch."""
@@ -85,6 +101,9 @@ class LearningRateCallback(keras.callbacks.Callback):
         self._direction: Direction = (
             "min" if monitor is None else metric_direction(self.model, monitor)
         )
+        self._identity = Identity(type(self).__name__, self._plan, self._present)
+        if self._backup is not None:
+            self._backup.begin(self._identity, self.model, self.params["epochs"])
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Begins at the first epoch, when other callbacks have restored what they restore."""
@@ -92,12 +111,18 @@ class LearningRateCallback(keras.callbacks.Callback):
             self._loop = self._start(epoch)
             if self._plan.averaging:
                 self._unguard = on_exception(self, self._loop.abandon)
-        self._loop.begin_epoch(epoch)
+        if self._backup is None or self._backup.begin_epoch(self.model):
+            self._loop.begin_epoch(epoch)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Acts if the step is due for anything."""
-        loop = self._loop
-        if loop is not None and loop.advance(batch):
+        loop, backup = self._loop, self._backup
+        if loop is None or (backup is not None and backup.skips(batch, lambda: self.model)):
+            return
+        due = loop.advance(batch)
+        if backup is not None and backup.due(loop.step):
+            backup.save(loop, self.model, self.decisions, self._writers, batch=batch)
+        if due:
             loop.act()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -113,7 +138,13 @@ class LearningRateCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Closes the epoch with a control point that has seen the monitored metric."""
         if self._loop is not None:
+            if self._backup is not None:
+                self._backup.end_epoch()
             self._loop.end_epoch({} if logs is None else logs)
+            if self._backup is not None:
+                self._backup.save(
+                    self._loop, self.model, self.decisions, self._writers, batch=None
+                )
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Leaves the best averaged weights in the model, if any, and closes the log."""
@@ -139,13 +170,28 @@ class LearningRateCallback(keras.callbacks.Callback):
         self._end(interrupted=True)
 
     def _end(self, *, interrupted: bool) -> None:
+        if self._backup is not None and self._backup.pending and not interrupted:
+            # The process had been killed between its last epoch and here.
+            self._loop = self._start(self._backup.epoch)
+            self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
         loop, self._loop = self._loop, None
         self._unguard()
         if loop is not None:
             loop.finish(interrupted=interrupted)
             self._state = loop.state
+        if self._backup is not None and not interrupted:
+            self._backup.end()
 
     def _start(self, epoch: int) -> ControlLoop:
+        saved = None
+        if self._backup is not None:
+            saved = self._backup.restore(self.model, epoch, self._writers)
+        if saved is None:
+            saved = self._carried.take(epoch)
+            if saved is not None:
+                self._identity.require(saved, "the state loaded with the weights", _FORGET)
+        if saved is not None:
+            self.decisions += [Record.load(record) for record in saved["decisions"]]
         return ControlLoop(
             self._plan,
             owner=type(self).__name__,
@@ -159,6 +205,22 @@ class LearningRateCallback(keras.callbacks.Callback):
             writer=MultiWriter(self._writers if is_chief() else []),
             announce=self._announce,
             others=lambda: other_callbacks(self),
+            saved=saved,
+        )
+
+    def _carry(self) -> dict[str, Any] | None:
+        """What weights that are saved now should carry; an experiment is not to be continued."""
+        loop = self._loop
+        if loop is None or loop.exploring:
+            return None
+        return self._identity.saved(loop, self.decisions)
+
+    def _present(self, run: Run) -> Run:
+        return replace(
+            run,
+            steps_per_epoch=self.params.get("steps"),
+            epochs=self.params.get("epochs") if self._plan.known_horizon else None,
+            direction=self._direction,
         )
 
     def _hyperparameters(self) -> dict[str, Any]:

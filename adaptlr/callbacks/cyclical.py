@@ -34,6 +34,9 @@ class CyclicalLR(LearningRateCallback):
         cycles: Number of cycles after whose end, where the rate is lowest, the training stops, or
             None to leave the end to `fit`.
         log_dir: Directory for TensorBoard event files, or None.
+        backup_dir: Directory in which the run is saved while it trains. After an interruption the
+            same call of `fit` continues it from there. None saves nothing.
+        backup_freq: `"epoch"` saves after each epoch, a number n after each n steps.
         writers: More places to log to, see `adaptlr.writers`.
         verbose: 1 prints each decision.
 
@@ -57,6 +60,8 @@ class CyclicalLR(LearningRateCallback):
         momentum: tuple[float, float] | None = None,
         cycles: int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
+        backup_dir: str | os.PathLike[str] | None = None,
+        backup_freq: int | Literal["epoch"] = "epoch",
         writers: Sequence[Writer] = (),
         verbose: int = 0,
     ) -> None:
@@ -82,6 +87,8 @@ class CyclicalLR(LearningRateCallback):
             ),
             locals(),
             log_dir=log_dir,
+            backup_dir=backup_dir,
+            backup_freq=backup_freq,
             writers=writers,
             verbose=verbose,
         )
@@ -103,6 +110,9 @@ class OneCycleLR(LearningRateCallback):
         momentum: Bounds `(high, low)` of the momentum (`beta_1` of Adam and its kin), or None to
             leave it alone.
         log_dir: Directory for TensorBoard event files, or None.
+        backup_dir: Directory in which the run is saved while it trains. After an interruption the
+            same call of `fit` continues it from there. None saves nothing.
+        backup_freq: `"epoch"` saves after each epoch, a number n after each n steps.
         writers: More places to log to, see `adaptlr.writers`.
         verbose: 1 prints each decision.
 
@@ -126,6 +136,8 @@ class OneCycleLR(LearningRateCallback):
         momentum: tuple[float, float] | None = (0.95, 0.85),
         *,
         log_dir: str | os.PathLike[str] | None = None,
+        backup_dir: str | os.PathLike[str] | None = None,
+        backup_freq: int | Literal["epoch"] = "epoch",
         writers: Sequence[Writer] = (),
         verbose: int = 0,
     ) -> None:
@@ -150,6 +162,8 @@ class OneCycleLR(LearningRateCallback):
             Plan(Constant(), schedule=cycle, momentum=_inverse(self, momentum, cycle)),
             locals(),
             log_dir=log_dir,
+            backup_dir=backup_dir,
+            backup_freq=backup_freq,
             writers=writers,
             verbose=verbose,
         )

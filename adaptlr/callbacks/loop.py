@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from adaptlr.callbacks.logs import number, why_missing
+from adaptlr.checkpoint import plain, rebuild
 from adaptlr.controllers import Constant, Controller, Decision, Observation, Run
 from adaptlr.monitor import Direction, finite
 from adaptlr.range_test import Curve
 from adaptlr.schedules import Constant as ConstantRate
+from adaptlr.training.arrays import to_arrays
 from adaptlr.training.distributed import agreed
 from adaptlr.training.evaluation import TrainingLoss, evaluate
 from adaptlr.training.in_graph import InGraph, compiles_steps
 from adaptlr.training.optimizer import OptimizerRate
-from adaptlr.training.weights import RunningAverage, Snapshot, finite_weights
+from adaptlr.training.weights import (
+    RunningAverage,
+    Snapshot,
+    finite_weights,
+    training_variables,
+)
 from adaptlr.writers import Record, Writer
 from adaptlr.writers.base import PHASES
 
@@ -46,6 +54,18 @@ class Plan:
     validation_data: Any = None
     known_horizon: bool = True
 
+    def describe(self, run: Run) -> dict[str, str]:
+        """Says in words what is configured, to tell one run's state from another's."""
+        shapes = {"schedule": self.schedule(run)}
+        if self.momentum is not None:
+            shapes["momentum"] = self.momentum(run)
+        words = {"controller": repr(self.controller), "averaging": str(self.averaging)}
+        for name, shape in shapes.items():
+            config = shape.get_config() if hasattr(shape, "get_config") else ""
+            words[name] = f"{shape!r}{config}"
+        # Where an object is in memory is no part of what it does.
+        return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", text) for name, text in words.items()}
+
 
 class ControlLoop:
     """The state of one `fit` and everything that acts on it.
@@ -72,6 +92,8 @@ class ControlLoop:
         writer: Where to log.
         announce: Called with each decision's record.
         others: Returns the names of the other callbacks in this `fit`.
+        saved: What `save` of the loop to be continued has returned, or the part of it that `carry`
+            has; the model must hold its weights already.
     """
 
     def __init__(
@@ -89,6 +111,7 @@ class ControlLoop:
         writer: Writer,
         announce: Callable[[Record], None],
         others: Callable[[], list[str]],
+        saved: Mapping[str, Any] | None = None,
     ) -> None:
         self._plan = plan
         self._owner = owner
@@ -116,7 +139,7 @@ class ControlLoop:
             self._try_out(model, plan.validation_data)
         self._loss = TrainingLoss(model)
         self._average = RunningAverage(model, self._step) if plan.averaging else None
-        run = Run(
+        self._run = run = Run(
             learning_rate=self._base,
             steps_per_epoch=epoch_steps,
             epochs=epochs if plan.known_horizon else None,
@@ -124,6 +147,9 @@ class ControlLoop:
             direction=direction,
             measurable=self._measurable(),
         )
+        if saved is not None:
+            self._run = run = Run(**saved["run"])
+            self._restore_numbers(saved)
         self._schedule = plan.schedule(run)
         self._momentum = None if plan.momentum is None else plan.momentum(run)
         self._in_graph = self._compile_in(model, run)
@@ -131,6 +157,9 @@ class ControlLoop:
         known = {name: x for name, x in asdict(run).items() if x != default[name]}
         self._about: dict[str, Any] | None = {**hyperparameters, **known}
         self._state = plan.controller.init(run)
+        if saved is not None:
+            self._continue(saved, model)
+            return
         self._record("start", f"{owner} takes over from a rate of {self._base:.6g}")
         self._control(None)
 
@@ -160,7 +189,7 @@ class ControlLoop:
                     f"does not say; pass steps_per_epoch to fit, or momentum=None."
                 )
             return None
-        steps = range(run.first_step, run.first_step + (run.total_steps or 0))
+        steps = range(self._step, max(self._step + 1, run.last_step or 0))
         return InGraph(
             model,
             self._optimizer.leaves,
@@ -168,6 +197,79 @@ class ControlLoop:
             [self._scheduled(step) for step in steps],
             None if self._momentum is None else [self._momentum(step) for step in steps],
         )
+
+    def _restore_numbers(self, saved: Mapping[str, Any]) -> None:
+        self._base = self._run.learning_rate
+        for owner, name in ((self, "loop"), (self._optimizer, "rate"), (self._loss, "loss")):
+            numbers = saved.get(name, {})
+            vars(owner).update({k: v for k, v in numbers.items() if k in plain(owner)})
+
+    def _continue(self, saved: Mapping[str, Any], model: Any) -> None:
+        self._state = rebuild(self._state, saved["state"])
+        self._decision = Decision(**saved["decision"])
+        if "loop" not in saved:  # carried by a file of weights, which is good to go back to
+            self._snapshot = Snapshot(model, leave=self._optimizer.variables())
+            self._apply_rate()
+            return
+        if self._average is not None:
+            self._average.load(saved["average"])
+        self._snapshot = self._loaded(saved["snapshot"], model)
+        self._earlier = self._loaded(saved["earlier"], model)
+        if saved["described"]:
+            self._about = None
+
+    def _loaded(self, saved: Any, model: Any) -> Snapshot | None:
+        if saved is None:
+            return None
+        snapshot = Snapshot(model, leave=self._optimizer.variables())
+        snapshot.load(saved)
+        return snapshot
+
+    def carry(self) -> dict[str, Any]:
+        """What a file of weights carries: the controller's state and where it stands, as JSON."""
+        return {
+            "run": asdict(self._run),
+            "epoch": self._epoch,
+            "state": asdict(self._state),
+            "decision": asdict(replace(self._decision, curve=None)),
+        }
+
+    def save(self) -> dict[str, Any]:
+        """Everything that another process needs to go on from here as if it were this one."""
+        model, average = self._synced_model(), self._average
+        snapshots = {"snapshot": self._snapshot, "earlier": self._earlier}
+        swapped = average is not None and average.swapped
+        if average is not None:
+            average.swap_out()
+        content = {
+            **self.carry(),
+            # Each number that there is, so that none is forgotten.
+            "loop": plain(self),
+            "rate": plain(self._optimizer),
+            "loss": plain(self._loss),
+            "weights": to_arrays(training_variables(model)),
+            "average": None if average is None else average.save(),
+            **{name: None if x is None else x.save() for name, x in snapshots.items()},
+            "described": self._about is None,
+        }
+        if average is not None and swapped:
+            average.swap_in()
+        return content
+
+    @property
+    def step(self) -> int:
+        """Training steps done."""
+        return self._step
+
+    @property
+    def epoch(self) -> int:
+        """Index of the present epoch."""
+        return self._epoch
+
+    @property
+    def exploring(self) -> bool:
+        """Whether the present weights are an experiment that will be undone."""
+        return self._decision.exploring
 
     @property
     def state(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
@@ -46,6 +47,9 @@ class PlateauLR(LearningRateCallback):
         stop: End the training at a plateau that a cut cannot help: when nothing has improved since
             the last cut, or when the rate is already at `min_lr`.
         log_dir: Directory for TensorBoard event files, or None.
+        backup_dir: Directory in which the run is saved while it trains. After an interruption the
+            same call of `fit` continues it from there. None saves nothing.
+        backup_freq: `"epoch"` saves after each epoch, a number n after each n steps.
         writers: More places to log to, see `adaptlr.writers`.
 
     Raises:
@@ -73,6 +77,8 @@ class PlateauLR(LearningRateCallback):
         smoothing: float = 0.0,
         stop: bool = False,
         log_dir: str | os.PathLike[str] | None = None,
+        backup_dir: str | os.PathLike[str] | None = None,
+        backup_freq: int | Literal["epoch"] = "epoch",
         writers: Sequence[Writer] = (),
     ) -> None:
         controller = Plateau(
@@ -95,9 +101,12 @@ class PlateauLR(LearningRateCallback):
                 # Only NaN and infinities are beyond doubt: the rate is the user's choice.
                 Divergence(controller, limit=None, stuck=None),
                 schedule=schedule,
+                known_horizon=False,
             ),
             locals(),
             log_dir=log_dir,
+            backup_dir=backup_dir,
+            backup_freq=backup_freq,
             writers=writers,
             verbose=verbose,
         )

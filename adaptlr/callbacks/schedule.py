@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
@@ -25,6 +26,9 @@ class ScheduleLR(LearningRateCallback):
         controller: A controller whose scale multiplies the rate, for instance
             `adaptlr.controllers.Plateau()`; None leaves the schedule alone.
         log_dir: Directory for TensorBoard event files, or None.
+        backup_dir: Directory in which the run is saved while it trains. After an interruption the
+            same call of `fit` continues it from there. None saves nothing.
+        backup_freq: `"epoch"` saves after each epoch, a number n after each n steps.
         writers: More places to log to, see `adaptlr.writers`.
         verbose: 1 prints each decision.
 
@@ -46,6 +50,8 @@ class ScheduleLR(LearningRateCallback):
         controller: Controller | None = None,
         *,
         log_dir: str | os.PathLike[str] | None = None,
+        backup_dir: str | os.PathLike[str] | None = None,
+        backup_freq: int | Literal["epoch"] = "epoch",
         writers: Sequence[Writer] = (),
         verbose: int = 0,
     ) -> None:
@@ -61,6 +67,8 @@ class ScheduleLR(LearningRateCallback):
             ),
             locals(),
             log_dir=log_dir,
+            backup_dir=backup_dir,
+            backup_freq=backup_freq,
             writers=writers,
             verbose=verbose,
         )

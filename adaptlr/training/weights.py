@@ -8,9 +8,22 @@ from typing import Any, cast
 
 import keras
 
-from adaptlr.training.random_state import random_state, set_random_state
+from adaptlr.checkpoint import plain
+from adaptlr.training.arrays import from_arrays, to_arrays
+from adaptlr.training.random_state import (
+    load_random_state,
+    random_state,
+    save_random_state,
+    set_random_state,
+)
 
-__all__ = ["RunningAverage", "Snapshot", "finite_weights", "model_variables"]
+__all__ = [
+    "RunningAverage",
+    "Snapshot",
+    "finite_weights",
+    "model_variables",
+    "training_variables",
+]
 
 
 def model_variables(model: Any) -> list[Any]:
@@ -25,6 +38,11 @@ def model_variables(model: Any) -> list[Any]:
             f"brought back. Begin it with keras.Input(shape), or call model.build before fit."
         )
     return [*model.trainable_variables, *model.non_trainable_variables]
+
+
+def training_variables(model: Any) -> list[Any]:
+    """The model's own variables, then the optimizer's: slots, counters, rates."""
+    return [*model_variables(model), *model.optimizer.variables]
 
 
 def finite_weights(model: Any) -> bool:
@@ -42,8 +60,7 @@ class Snapshot:
     """
 
     def __init__(self, model: Any, leave: set[int]) -> None:
-        candidates = [*model_variables(model), *model.optimizer.variables]
-        self._variables = [v for v in candidates if id(v) not in leave]
+        self._variables = [v for v in training_variables(model) if id(v) not in leave]
         self._values = _read(self._variables)
         self._random_state = random_state()
 
@@ -55,6 +72,16 @@ class Snapshot:
         """Puts every variable back; the snapshot stays good for another time."""
         _write(self._variables, self._values)
         set_random_state(self._random_state)
+
+    def save(self) -> dict[str, Any]:
+        """Returns it as arrays for a file."""
+        random = save_random_state(self._random_state)
+        return {"values": to_arrays(self._values), "random": random}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Becomes the snapshot that `save` has saved."""
+        self._values = from_arrays(saved["values"], self._variables)
+        self._random_state = load_random_state(saved["random"])
 
 
 class RunningAverage:
@@ -142,6 +169,25 @@ class RunningAverage:
         """Leaves the best average in the model, or the present one if none was called best."""
         _write(self._variables, self._values if self._best is None else self._best)
         self._raw = None
+
+    def save(self) -> dict[str, Any]:
+        """Returns it as numbers and arrays for a file; the model must hold the raw weights."""
+        return {
+            "numbers": plain(self),
+            "values": to_arrays(self._values),
+            "statistics": to_arrays(list(self._statistics.values())),
+            "best": None if self._best is None else to_arrays(self._best),
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Becomes the average that `save` has saved."""
+        vars(self).update(saved["numbers"])
+        self._values = from_arrays(saved["values"], self._variables)
+        known = [v for v in self._variables if id(v) in self._momenta]
+        statistics = from_arrays(saved["statistics"], known)
+        self._statistics = dict(zip(map(id, known), statistics, strict=True))
+        if saved["best"] is not None:
+            self._best = from_arrays(saved["best"], self._variables)
 
 
 def _finite(variables: Sequence[Any], values: Sequence[Any]) -> bool:

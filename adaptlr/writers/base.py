@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from adaptlr.range_test import Curve
 
-__all__ = ["MemoryWriter", "MultiWriter", "Record", "Writer"]
+__all__ = ["MemoryWriter", "MultiWriter", "Record", "Writer", "cut_file"]
 
 # The scalar `phase` of a controller that goes through phases.
 PHASES = {
@@ -71,7 +72,12 @@ def require_linked(file: Any, path: str | os.PathLike[str]) -> None:
 
 
 class Writer(Protocol):
-    """Takes what a callback logs. What a method has written survives a kill of the process."""
+    """Takes what a callback logs. What a method has written survives a kill of the process.
+
+    A writer may also have `position()`, which returns where it stands as JSON, and `rewind`, which
+    drops what was written after such a position. A run that is continued from a backup is then
+    logged without gaps and without anything twice.
+    """
 
     def write_run(self, step: int, description: Mapping[str, Any]) -> None:
         """Writes what is known of a run, by name: arguments, optimizer, batch size, horizon."""
@@ -167,3 +173,9 @@ class MultiWriter:
             f"training, which goes on: {error}",
             stacklevel=5,
         )
+
+
+def cut_file(path: Path, size: int) -> None:
+    """Cuts a file to a size, if it is there and longer."""
+    if path.exists() and path.stat().st_size > size:
+        os.truncate(path, size)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from adaptlr.writers.base import Record, require_linked
+from adaptlr.writers.base import Record, cut_file, require_linked
 
 __all__ = ["JSONLinesWriter"]
 
@@ -59,6 +59,20 @@ class JSONLinesWriter:
         file, self._file = self._file, None
         if file is not None:
             file.close()
+
+    def position(self) -> dict[str, int]:
+        """Returns how long the file is: what is written later, `rewind` takes back."""
+        return {self._name: self._path.stat().st_size if self._path.exists() else 0}
+
+    def rewind(self, position: dict[str, int]) -> None:
+        """Drops what an interrupted process has written after a position, half a line too."""
+        self.close()
+        if self._name in position:
+            cut_file(self._path, position[self._name])
+
+    @property
+    def _name(self) -> str:
+        return str(self._path.absolute())  # a position in one file says nothing of another
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._file is None:

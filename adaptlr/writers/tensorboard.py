@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptlr.range_test import Curve
-from adaptlr.writers.base import Record, require_linked
+from adaptlr.writers.base import Record, cut_file, require_linked
 
 __all__ = ["TensorBoardWriter"]
 
@@ -56,6 +56,8 @@ class TensorBoardWriter:
         self._log_dir = Path(log_dir)
         self._records: Any = None
         self._file: Any = None
+        self._sizes: dict[str, int] = {}  # of this run's files, but for the open one
+        self._name, self._started = "", False  # of the open one
         self._described = False
         self._texts: tuple[int, list[str]] = (-1, [])
 
@@ -110,6 +112,23 @@ class TensorBoardWriter:
         finally:
             self._records.close()
             self._records, self._described, self._texts = None, False, (-1, [])
+        self._sizes = {}
+
+    def position(self) -> dict[str, int]:
+        """Returns the sizes of the run's files: what is written later, `rewind` takes back."""
+        if self._records is None:
+            self._open()
+        return {**self._sizes, self._name: (self._log_dir / self._name).stat().st_size}
+
+    def rewind(self, position: dict[str, int]) -> None:
+        """Drops what an interrupted process has written after a position; goes on in a new file.
+
+        A new one, because a TensorBoard that looks on does not expect a file to become shorter.
+        """
+        self.close()
+        for name, size in position.items():
+            cut_file(self._log_dir / name, size)
+        self._sizes, self._described = dict(position), bool(position)
 
     def _write_end(self) -> None:
         from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
@@ -126,30 +145,35 @@ class TensorBoardWriter:
         self._write(step, {"tag": tag, "metadata": about, "tensor": metadata.NULL_TENSOR})
 
     def _write(self, step: int, *values: Mapping[str, Any]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         if self._records is None:
-            self._open(step)
+            self._open()
+        if not self._started:
+            self._started = True
+            start = SessionLog(status=SessionLog.START)
+            self._append(Event(wall_time=time.time(), step=step, session_log=start))
+            self._write(0, _layout())
         summary = Summary(value=[Summary.Value(**value) for value in values])
         self._append(Event(wall_time=time.time(), step=step, summary=summary))
 
-    def _open(self, step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    def _open(self) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._log_dir.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads files named like this, in this order; process and counter tell two
         # writers of one second apart.
-        name = f"events.out.tfevents.{time.time():.0f}.{os.getpid()}.{next(_numbers):06d}.adaptlr"
+        self._name = name = (
+            f"events.out.tfevents.{time.time():.0f}.{os.getpid()}.{next(_numbers):06d}.adaptlr"
+        )
         _warn_of_another_run(self._log_dir)
         # Buffered, and flushed after each record: unbuffered, half of one may go in silence.
         self._file = open(self._log_dir / name, "xb")  # noqa: SIM115
         self._records = RecordWriter(self._file)
         self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        start = SessionLog(status=SessionLog.START)
-        self._append(Event(wall_time=time.time(), step=step, session_log=start))
-        self._write(0, _layout())
+        self._started = False
 
     def _append(self, event: Any) -> None:
         require_linked(self._file, self._log_dir)
