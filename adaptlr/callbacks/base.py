@@ -17,7 +17,7 @@ from adaptlr.controllers import Run
 from adaptlr.monitor import Direction
 from adaptlr.notation import pasteable
 from adaptlr.training.carried_state import CarriedState, attach
-from adaptlr.training.distributed import is_chief, require_supported
+from adaptlr.training.distributed import is_alone, is_chief, require_supported
 from adaptlr.training.fit import on_exception, other_callbacks
 from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.writers import MultiWriter, Record, TensorBoardWriter, Writer
@@ -103,6 +103,11 @@ class LearningRateCallback(keras.callbacks.Callback):
         )
         self._identity = Identity(type(self).__name__, self._plan, self._present)
         if self._backup is not None:
+            if not is_alone():
+                raise ValueError(
+                    f"{type(self).__name__}(backup_dir=...) saves the state of one process, and "
+                    f"several train this model: save a checkpoint on rank 0, and leave it out."
+                )
             self._backup.begin(self._identity, self.model, self.params["epochs"])
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

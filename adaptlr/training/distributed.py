@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-__all__ = ["agreed", "is_chief", "require_supported"]
+__all__ = ["agreed", "is_alone", "is_chief", "require_supported"]
 
 
 def is_chief() -> bool:
@@ -19,6 +19,16 @@ def is_chief() -> bool:
         return bool(jax.process_index() == 0)
     group = _torch_group()
     return group is None or bool(group.get_rank() == 0)
+
+
+def is_alone() -> bool:
+    """Whether this process trains the model by itself."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return bool(jax.process_count() == 1)
+    group = _torch_group()
+    return group is None or bool(group.get_world_size() == 1)
 
 
 def agreed(numbers: Sequence[float | None]) -> list[float | None]:
