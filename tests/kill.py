@@ -89,8 +89,9 @@ def kill(cases, kills, seed):
         longest = json.loads((reference / "seconds.json").read_text())
         while not start(case, frequency, directory, moments.uniform(0.0, longest)):
             counts["kills"] += 1
-            if (directory / "run.jsonl").exists() and not (directory / "backup").exists():
-                break  # the training had ended, and its backup was removed
+            left = [directory / "backup" / f"{n}.adaptlr" for n in ("latest", "previous")]
+            if (directory / "run.jsonl").exists() and not any(path.exists() for path in left):
+                break  # the training had ended: its backup is removed
         if not (directory / "result.json").exists():
             continue
         result, expected = (
