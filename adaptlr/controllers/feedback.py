@@ -49,12 +49,13 @@ class Feedback:
 
     * *Probe*: an exponential ramp over at most `probe_share` of the run, undone afterwards. The
       rate is the geometric mean of the rate with the lowest loss and the rate that brought half
-      of that fall (see `RangeTest`).
+      of that fall (see `RangeTest`), divided by `caution`: what is too low costs time, what is too
+      high destroys the weights, and a fast ramp reads high where momentum lags behind it.
     * *Warm-up*: linear from zero over `warm_share` of the run. A rate that is good later can
       destroy fresh weights for good (dead ReLUs) while the optimizer's moments are young.
-    * *Trial*: if held-out data can be measured between epoch ends, the rate begins `caution` times
-      lower and is then raised by `trial_factor` for `trial_share` of the run. If that pays (see
-      `pays`), the raise stays and the next is tried; else it is undone.
+    * *Trial*: if held-out data can be measured between epoch ends, the rate is raised by
+      `trial_factor` for `trial_share` of the run. If that pays (see `pays`), the raise stays and
+      the next is tried; else it is undone.
     * *Hold*: the rate stays. The monitored metric is that of the running average of the weights,
       whose noise is small enough that a plateau shows within an epoch or two.
     * *Cool*: linear to zero, over the last `cool_share` of a known horizon, or, once the metric
@@ -82,7 +83,7 @@ class Feedback:
             unknown horizon gives it `probe_steps`; runs in which it would have fewer than twenty
             steps do without.
         trial_factor: What a trial multiplies the rate by, > 1.
-        caution: What the rate is divided by if trials may raise it, ≥ 1.
+        caution: What the rate of the probe is divided by, ≥ 1.
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
         patience: Epochs without improvement that start the cool-down, ≥ 1.
 
@@ -220,9 +221,9 @@ class Feedback:
             reason = f"{reading.verdict}; a cautious {rate:.3g} is tried"
         else:
             reason = f"{reading.verdict}: their geometric mean is {rate:.3g}"
-            if state.trial_steps and self.caution > 1.0:
+            if self.caution > 1.0:
                 rate /= self.caution
-                reason += f", {rate:.3g} is tried first"
+                reason += f", {rate:.3g} is safer"
         reason += f"; the weights are those of before the ramp ({step - state.first_step} steps)"
         curve = self._shown(state, reading.suggestion, reason)
         state = replace(state, phase="warm", rate=rate, settled=step, probe_losses=())
