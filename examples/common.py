@@ -1,4 +1,4 @@
-"""What the examples share: real images, a small network, a command line, a table and its source."""
+"""What the examples share: real images, a small network, a command line, a table."""
 
 import argparse
 import os
