@@ -1,8 +1,8 @@
 """Batch size and momentum: does a rate that was found stand up to the best of a grid?
 
-Momentum m multiplies a steady gradient by 1 / (1 - m), so it is the effective rate, rate / (1 - m),
-that should stay the same when m changes. A grid of effective rates is trained at each momentum and
-batch size; beside it stand what one range test suggests and what AutoLR settles on.
+Momentum m multiplies a steady gradient by 1 / (1 - m), so it is the effective rate, rate /
+(1 - m), that should stay the same when m changes. A grid of effective rates is trained at each
+momentum and batch size; beside it stand what one range test suggests and what AutoLR settles on.
 
     python examples/momentum.py
 """

@@ -24,7 +24,7 @@ PRETRAINING = 10  # epochs
 BATCH = 25
 TRAIN, CONTROL = 150, 150  # images of the new classes; the rest are the test split
 RATE = 0.001  # the standard rate of Adam
-GROUPS = 3  # the head and the upper half of the base at higher rates than the lower half
+GROUPS = 3  # thirds of the layers, from the images to the head, each at a share of the rate
 
 
 @dataclass(frozen=True)
