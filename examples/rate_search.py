@@ -18,8 +18,8 @@ from common import BATCH, CONTROL, TRAIN, digits2, percent, spread, whole
 import adaptlr
 from adaptlr.schedules import Constant
 
-EPOCHS, GPU_EPOCHS = 15, 60
-TRIALS = 8
+EPOCHS, GPU_EPOCHS = 12, 60
+TRIALS = 6
 LOWEST, HIGHEST = 1e-5, 1.0  # what is searched, on a logarithmic scale
 STANDARD = 0.001  # the rate of Adam in Keras
 
