@@ -20,7 +20,7 @@ from common import CONTROL, TRAIN, percent
 import adaptlr
 
 EPOCHS, GPU_EPOCHS = 15, 60  # 300 steps: from 200 on AutoLR probes
-KILL_AFTER = 0.6  # of the epochs
+KILL_AFTER = 1 / 3  # of the epochs: before AutoLR may have ended the training at a plateau
 
 
 class Announce(keras.callbacks.Callback):
@@ -70,7 +70,7 @@ def main():
         train(options)
         return
     shutil.rmtree(options.out, ignore_errors=True)
-    kill_at = int(KILL_AFTER * options.epochs)
+    kill_at = round(KILL_AFTER * options.epochs)
     common.progress.print("to the end")
     whole = start(options.out / "uninterrupted", options)
     common.progress.print(f"to be killed in epoch {kill_at + 1}")
