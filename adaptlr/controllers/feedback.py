@@ -35,6 +35,8 @@ class FeedbackState:
     marks: tuple[tuple[int, float], ...] = ()  # steps since settled, metric there
     trying: bool = False  # a raise that may be undone
     wait: int = 0
+    first: float | None = None  # value of the metric
+    counted: float | None = None  # the last one that was an improvement that matters
     cool_from: int = 0
     cool_until: int = 0
     monitor: MonitorState = field(default_factory=MonitorState)
@@ -85,6 +87,8 @@ class Feedback:
         trial_factor: What a trial multiplies the rate by, > 1.
         caution: What the rate of the probe is divided by, ≥ 1.
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
+        least_gain: Improvements smaller than this share of all progress since the first value do
+            not count as one, in [0, 1): a loss that falls towards zero by ever smaller steps ends.
         patience: Epochs without improvement that start the cool-down, ≥ 1.
 
     Raises:
@@ -109,6 +113,7 @@ class Feedback:
     trial_factor: float = 3.0
     caution: float = 2.0
     cool_share: float = 0.25
+    least_gain: float = 0.01
     patience: int = 3
 
     def __post_init__(self) -> None:
@@ -121,6 +126,7 @@ class Feedback:
         require_number(self, "trial_factor", above=1.0)
         require_number(self, "caution", minimum=1.0)
         require_number(self, "cool_share", above=0.0, below=1.0)
+        require_number(self, "least_gain", minimum=0.0, below=1.0)
         require_integer(self, "patience", minimum=1)
 
     def init(self, run: Run) -> FeedbackState:
@@ -167,16 +173,28 @@ class Feedback:
         if not observation.epoch_end:
             return replace(state, epoch_losses=losses)
         state = replace(state, epoch_losses=())
-        if observation.monitored is not None:
-            monitor, improved = self.monitor.update(state.monitor, observation.monitored)
-            # Without a first finite value there is nothing that could have stopped improving.
-            waiting = not improved and monitor.best is not None
-            return replace(state, monitor=monitor, wait=state.wait + 1 if waiting else 0)
+        value = observation.monitored
+        if value is not None:
+            monitor, improved = self.monitor.update(state.monitor, value)
+            if state.monitor.best is None:  # it takes over from the training loss
+                state = replace(state, first=None)
+            return self._count(replace(state, monitor=monitor), value, improved)
         if state.monitor.best is None and losses:
-            training, improved = self.monitor.update(state.training, sum(losses) / len(losses))
-            waiting = not improved and training.best is not None
-            return replace(state, training=training, wait=state.wait + 1 if waiting else 0)
+            value = sum(losses) / len(losses)
+            training, improved = self.monitor.update(state.training, value)
+            return self._count(replace(state, training=training), value, improved)
         return state
+
+    def _count(self, state: FeedbackState, value: float, improved: bool) -> FeedbackState:
+        """Counts the epochs without an improvement that matters."""
+        if not finite(value):
+            return state if state.first is None else replace(state, wait=state.wait + 1)
+        if state.first is None or state.counted is None:
+            return replace(state, first=value, counted=value, wait=0)
+        gain, progress = abs(value - state.counted), abs(value - state.first)
+        if improved and gain >= self.least_gain * progress:
+            return replace(state, counted=value, wait=0)
+        return replace(state, wait=state.wait + 1)
 
     def _start(
         self, state: FeedbackState, observation: Observation
@@ -321,12 +339,11 @@ class Feedback:
         return state, Decision(state.scale, "cool", reason, self._next_cool(state, step))
 
     def _stalled(self, state: FeedbackState) -> str:
-        if state.monitor.best is None:
-            what, best = "the training loss", state.training.best
-        else:
-            what, best = f"{self.monitor.name} of the averaged weights", state.monitor.best
+        averaged = f"{self.monitor.name} of the averaged weights"
+        what = "the training loss" if state.monitor.best is None else averaged
         return (
-            f"{what} has not improved on {best:.6g} by more than its noise for {state.wait} epochs"
+            f"{what} has not improved on {state.counted:.6g} by more than its noise and "
+            f"{self.least_gain:.0%} of its progress for {state.wait} epochs"
         )
 
     def _cool(

@@ -97,11 +97,10 @@ class RangeFinder:
         if loss is None:
             # At an epoch's end its last loss may have been seen already; elsewhere there is none.
             return state if observation.epoch_end else replace(state, phase="done", unseen=True)
-        if not finite(loss):
+        measured = observation.monitored
+        if not finite(loss) or (measured is not None and not finite(measured)):
             return replace(state, phase="done", diverged=True)
-        losses, measured = (*state.losses, loss), state.validation_losses
-        if observation.monitored is not None:
-            measured = (*measured, observation.monitored)
+        losses = (*state.losses, loss)
         # One loss more than rates: what a rate led to is seen in the next step.
         complete = len(losses) > self.ramp.num_steps
         diverged = self.ramp.diverged(losses)
@@ -109,7 +108,10 @@ class RangeFinder:
             state,
             phase="done" if complete or diverged else "ramp",
             losses=losses,
-            validation_losses=measured,
+            validation_losses=(
+                *state.validation_losses,
+                *([] if measured is None else [measured]),
+            ),
             diverged=diverged,
         )
 
