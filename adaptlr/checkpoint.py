@@ -202,8 +202,8 @@ def rebuild(template: Any, saved: Any) -> Any:
 
     Example:
         >>> from adaptlr.monitor import MonitorState
-        >>> rebuild(MonitorState(), {**vars(MonitorState(count=2))}).count
-        2
+        >>> rebuild(MonitorState(), {**vars(MonitorState(best=2.0))}).best
+        2.0
     """
     if isinstance(saved, list):
         return tuple(rebuild(None, value) for value in saved)

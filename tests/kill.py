@@ -8,6 +8,7 @@ JSON lines must be those of a run that was not killed, byte for byte.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -51,7 +52,7 @@ def train(case, frequency, directory, parent):
     weights, decisions = resuming.final(network, callback)
     result = {
         "weights": hashlib.sha256(b"".join(weights)).hexdigest(),
-        "decisions": [vars(record) for record in decisions],
+        "decisions": [dataclasses.asdict(record) for record in decisions],
         "points": resuming.points(directory / "log"),
         "lines": (directory / "run.jsonl").read_text(),
     }

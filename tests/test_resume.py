@@ -91,8 +91,11 @@ def leave(callback, *kill, network=None, **arguments):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"callback": {"patience": 3}}, r"controller is Plateau\(.*patience=10.*, that of this"),
-        ({"callback": {"warmup_steps": 9}}, "controller is Plateau"),
+        (
+            {"callback": {"patience": 3}},
+            r"controller is Divergence\(inner=Plateau\(.*patience=10.*, that of this",
+        ),
+        ({"callback": {"warmup_steps": 9}}, "controller is Divergence"),
         ({"fit": {"count": 5}}, "number of steps in an epoch is 4, that of this run 5"),
         ({"model": {"units": 2}}, r"of another model: shape \(1, 1\) where .* has \(1, 2\)"),
         ({"model": {"optimizer": keras.optimizers.Adam}}, r"2 variables|3 variables"),

@@ -259,7 +259,7 @@ class Feedback:
         self, state: FeedbackState, observation: Observation
     ) -> tuple[FeedbackState, Decision]:
         step = observation.step
-        left = state.settled + state.warm_steps - step
+        left = min(state.settled + state.warm_steps - step, state.warm_steps)
         if left > 0:
             scale = state.rate * (1.0 - left / (state.warm_steps + 1))
             return replace(state, scale=scale), Decision(

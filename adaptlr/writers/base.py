@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from adaptlr.range_test import Curve
 
-__all__ = ["MemoryWriter", "MultiWriter", "Record", "Writer", "cut_file"]
+__all__ = ["MemoryWriter", "MultiWriter", "Record", "Writer", "cut_file", "require_linked"]
 
 # The scalar `phase` of a controller that goes through phases.
 PHASES = {

@@ -154,12 +154,12 @@ class TensorBoardWriter:
             self._started = True
             start = SessionLog(status=SessionLog.START)
             self._append(Event(wall_time=time.time(), step=step, session_log=start))
-            self._write(0, _layout())
         summary = Summary(value=[Summary.Value(**value) for value in values])
         self._append(Event(wall_time=time.time(), step=step, summary=summary))
 
     def _open(self) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._log_dir.mkdir(parents=True, exist_ok=True)
@@ -173,6 +173,9 @@ class TensorBoardWriter:
         self._file = open(self._log_dir / name, "xb")  # noqa: SIM115
         self._records = RecordWriter(self._file)
         self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if not self._sizes:  # else it stands in the file that this one continues
+            layout = Summary(value=[Summary.Value(**_layout())])
+            self._append(Event(wall_time=time.time(), summary=layout))
         self._started = False
 
     def _append(self, event: Any) -> None:
