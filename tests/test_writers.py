@@ -192,7 +192,6 @@ class TestWhatIsKnownOfARun:
             "optimizer": "SGD",
             "learning_rate": 1.0,
             "steps_per_epoch": 10,
-            "epochs": 1,
             "batch_size": 4,
         }.items() <= run.items()
         assert not {"log_dir", "writers", "verbose"} & set(run)

@@ -110,9 +110,9 @@ class TensorBoardWriter:
             if self._described:
                 self._write_end()
         finally:
-            self._records.close()
-            self._records, self._described, self._texts = None, False, (-1, [])
-        self._sizes = {}
+            records, self._records = self._records, None
+            self._described, self._texts, self._sizes = False, (-1, []), {}
+            records.close()
 
     def position(self) -> dict[str, int]:
         """Returns the sizes of the run's files: what is written later, `rewind` takes back."""
