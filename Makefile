@@ -16,6 +16,9 @@ PIP_FAILED = { echo "Installing failed. TensorFlow has wheels for Python 3.10 to
 	"'make clean' and 'make PYTHON=python3.12 ...'."; exit 1; }
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+# A process for each core; threads of their own would wait for each other's.
+PYTEST := -m pytest -q -n auto
+test test-all test-wheel: export OMP_NUM_THREADS ?= 1
 
 .PHONY: help demo reference test test-all test-wheel check docs clean
 .DEFAULT_GOAL := help
@@ -34,12 +37,12 @@ reference: $(VENV)/.demo  ## train the runs in tensorboard_logs/reference again
 
 test: $(VENV)/.dev  ## run the tests on TensorFlow
 	@echo "test: every test on TensorFlow, about 6 minutes"
-	@KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q
+	@KERAS_BACKEND=tensorflow $(BIN)/python $(PYTEST)
 
 test-all: $(VENV)/.dev $(VENV)/.backends  ## run the tests on TensorFlow, JAX and PyTorch
 	@echo "test-all: every test on $(BACKENDS), a process each, about 6 minutes a backend"
 	@set -e; for backend in $(BACKENDS); do \
-		echo "test-all: $$backend"; KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q; done
+		echo "test-all: $$backend"; KERAS_BACKEND=$$backend $(BIN)/python $(PYTEST); done
 
 # The tests come from the sdist and lose its adaptlr/, so only the installed wheel can be imported.
 test-wheel: $(VENV)/.dev $(WHEEL_VENV)/.created  ## build sdist and wheel, run the tests against the wheel
@@ -51,7 +54,7 @@ test-wheel: $(VENV)/.dev $(WHEEL_VENV)/.created  ## build sdist and wheel, run t
 	@set -e; python=$(CURDIR)/$(WHEEL_VENV)/bin/python; outside=$$(mktemp -d); \
 		trap 'rm -rf "$$outside"' EXIT; \
 		tar -xzf dist/*.tar.gz -C "$$outside" --strip-components 1; rm -r "$$outside/adaptlr"; \
-		cd "$$outside"; KERAS_BACKEND=tensorflow "$$python" -m pytest -q
+		cd "$$outside"; KERAS_BACKEND=tensorflow "$$python" $(PYTEST) -m "not slow"
 
 check: $(VENV)/.dev  ## check format, lint, types and docs
 	@echo "check: ruff, mypy and the docs, about 1 minute"
