@@ -153,6 +153,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Adds a line in one write, after what a killed run may have left of its last."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torn = path.exists() and not path.read_text().endswith("\n")
+    with open(path, "a") as file:
+        file.write("\n" * torn + json.dumps(line) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("suite", choices=sorted({task.suite for task in TASKS}))
@@ -176,9 +184,7 @@ def main() -> None:
         if job.task.name not in loaded:
             loaded = {job.task.name: job.task.splits(options.data)}
         line = train(job, loaded[job.task.name])
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        with open(options.out, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(options.out, line)
         rate = "" if job.rate is None else f" {job.rate:g}"
         console.print(
             f"{number}/{len(todo)} {job.task.name} {job.optimizer} {job.method.name}{rate} "

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from methods import ORACLE_FACTORS
 from run import LINES, read_lines
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -39,8 +40,9 @@ def by_cell(lines: Iterable[Line]) -> dict[Cell, dict[str, list[Line]]]:
     for line in lines:
         cells[cell_of(line)][line["method"]].append(line)
     for methods in cells.values():
-        if "decay" in methods:
-            methods[ORACLE] = [max(methods.pop("decay"), key=lambda line: control(line)[-1])]
+        decays = methods.pop("decay", [])
+        if len(decays) == len(ORACLE_FACTORS):
+            methods[ORACLE] = [max(decays, key=lambda line: control(line)[-1])]
     return {cell: dict(methods) for cell, methods in cells.items() if "constant" in methods}
 
 

@@ -1,0 +1,57 @@
+"""The benchmark runs from start to end at tiny size, goes on where it was, and fills its page."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "examples" / "benchmark"
+pytest.importorskip("sklearn")
+pytest.importorskip("rich")
+
+
+def run(script, *arguments):
+    path = {"PYTHONPATH": str(ROOT)} if (ROOT / "adaptlr").exists() else {}
+    ran = subprocess.run(
+        [sys.executable, str(FOLDER / script), *map(str, arguments)],
+        env={**os.environ, **path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return ran.stdout
+
+
+@pytest.mark.slow
+def test_the_digits_suite(tmp_path):
+    lines, page = tmp_path / "lines.jsonl", tmp_path / "page.md"
+    arguments = ("digits", "--epochs", 12, "--seeds", 0, "--optimizers", "adam", "--out", lines)
+    methods = ("--methods", "constant", "AutoLR", "--rates", 1e-6, 1.0)
+    run("run.py", *arguments, *methods)
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [(line["method"], line["rate"]) for line in written] == [
+        ("constant", None),
+        ("AutoLR", 1e-6),
+        ("AutoLR", 1.0),
+    ]
+    assert len({line["test_accuracy"] for line in written[1:]}) == 1
+    with lines.open("a") as file:
+        file.write('{"suite": "digi')  # a run that was cut off
+    before = lines.read_text()
+    assert "1/3" not in run("run.py", *arguments, *methods)
+    assert lines.read_text() == before
+    run("run.py", *arguments, "--methods", "CosineDecay")
+    assert json.loads(lines.read_text().splitlines()[-1])["method"] == "CosineDecay"
+    page.write_text("<!-- figures -->\nold\n<!-- /figures -->\n<!-- auto -->\n<!-- /auto -->\n")
+    run("tables.py", "--lines", lines, "--page", page)
+    text = page.read_text()
+    assert "old" not in text
+    assert "| constant | 1 | 1.00 | 1.000 |" in text
+    assert "| digits cnn-bn, adam | 0 | 2 | 0.00 |" in text
