@@ -131,7 +131,7 @@ def figure_table(cells: dict[Cell, dict[str, list[Line]]], methods: Sequence[str
                 str(len(pairs)),
                 reached,
                 f"{geometric(errors):.3f}",
-                f"{mean(regret):.2f} / {max(regret):.2f}" if regret else "–",
+                f"{mean(regret):.2f} / {max(regret) + 0.0:.2f}" if regret else "–",
                 str(worse),
             ]
         )
