@@ -36,17 +36,17 @@ reference: $(VENV)/.demo  ## train the runs in tensorboard_logs/reference again
 	@KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py --out tensorboard_logs/reference
 
 test: $(VENV)/.dev  ## run the tests on TensorFlow
-	@echo "test: every test on TensorFlow, about 6 minutes"
+	@echo "test: every test on TensorFlow, about 11 minutes on two cores"
 	@KERAS_BACKEND=tensorflow $(BIN)/python $(PYTEST)
 
 test-all: $(VENV)/.dev $(VENV)/.backends  ## run the tests on TensorFlow, JAX and PyTorch
-	@echo "test-all: every test on $(BACKENDS), a process each, about 6 minutes a backend"
+	@echo "test-all: every test on $(BACKENDS), a process each, 5 to 11 minutes a backend"
 	@set -e; for backend in $(BACKENDS); do \
 		echo "test-all: $$backend"; KERAS_BACKEND=$$backend $(BIN)/python $(PYTEST); done
 
 # The tests come from the sdist and lose its adaptlr/, so only the installed wheel can be imported.
 test-wheel: $(VENV)/.dev $(WHEEL_VENV)/.created  ## build sdist and wheel, run the tests against the wheel
-	@echo "test-wheel: build, install and test the wheel, about 7 minutes"
+	@echo "test-wheel: build, install and test the wheel, about 10 minutes"
 	@rm -rf dist
 	@$(BIN)/python -m build --outdir dist .
 	@$(WHEEL_VENV)/bin/pip install -q "$$(ls dist/*.whl)[dev,examples]" $(TENSORFLOW) || $(PIP_FAILED)
