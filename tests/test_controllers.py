@@ -214,6 +214,15 @@ class TestFeedback:
         assert moves[-1].restore
         assert all(d.snapshot for d in moves[:-1])
 
+    def test_an_epoch_end_in_a_trial_does_not_replace_what_an_undo_goes_back_to(self):
+        run = dataclasses.replace(self.run, steps_per_epoch=50, epochs=200, measurable=True)
+        _, trace = drive(Feedback(), run, ramp(0.1), lambda epoch: 1.0 / (epoch + 1), trial=0.01)
+        raised = next(i for i, (_, d) in enumerate(trace) if d.rule == "raise")
+        undone = next(i for i, (_, d) in enumerate(trace) if d.rule == "undo")
+        between = trace[raised + 1 : undone]
+        assert any(step % 50 == 0 and d.keep_best for step, d in between)
+        assert not any(d.snapshot for _, d in between)
+
     def test_probe_and_a_failed_trial_cost_at_most_five_per_cent(self):
         run = dataclasses.replace(self.run, steps_per_epoch=1000, measurable=True)
         _, trace = drive(Feedback(), run, ramp(0.1), lambda epoch: 1.0, trial=0.01)
