@@ -7,7 +7,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from conftest import blobs, one_weight
+from conftest import blobs, one_weight, steps, weight
 
 import adaptlr
 from adaptlr.controllers import Constant, Divergence, Feedback, Observation, Plateau, Run
@@ -98,6 +98,16 @@ class TestChance:
         assert rules(decisions) == [(20, "diverged")]
         assert decisions[-1].restore
         assert "has stayed at 2.303 for 20 control points" in decisions[-1].reason
+
+    def test_control_points_of_a_ramp_do_not_count_each(self):
+        guard = Divergence(Constant())
+        state = guard.init(Run(1.0, steps_per_epoch=200))
+        state, _ = guard.update(state, Observation(0, 0))
+        found = []
+        for step in range(1, 500):
+            state, decision = guard.update(state, Observation(step, 0, loss=2.3))
+            found += [step] if decision.rule == "diverged" else []
+        assert found == [381]  # the twentieth, twenty steps apart, from the first on
 
     def test_so_is_one_that_went_back_there(self):
         decisions = trace(Divergence(Constant()), [2.4, 1.0, 0.5, 9.0, *[2.303] * 20])
@@ -225,6 +235,9 @@ def finite(model):
 CALLBACKS = {
     "PlateauLR": lambda: adaptlr.PlateauLR("loss"),
     "ScheduleLR": lambda: adaptlr.ScheduleLR(Rate(0.05), Divergence(Constant())),
+    # Compiled into the step.
+    "CyclicalLR": lambda: adaptlr.CyclicalLR(0.02, 0.08, 50),
+    "OneCycleLR": lambda: adaptlr.OneCycleLR(0.08),
 }
 each_callback = pytest.mark.parametrize("make", CALLBACKS.values(), ids=CALLBACKS)
 
@@ -288,7 +301,7 @@ class TestFit:
     def test_steps_that_a_loss_scale_skips_are_no_divergence(self, make):
         x, _ = blobs(960)
         x[500] = np.inf
-        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05))
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05, momentum=0.9))
         callback = make()
         model, _ = fit([callback], network(optimizer), epochs=3, x=x)
         assert [r.rule for r in callback.decisions] == ["start"]
@@ -310,6 +323,62 @@ class TestFit:
         )  # fmt: skip
         assert [r.rule for r in callback.decisions].count("diverged") >= 3
         assert model.evaluate(x, y, verbose=0)[1] > 0.9
+
+
+class PoisonedStep(keras.callbacks.Callback):
+    """Makes NaN of the only weight before one step, and writes down the weight before each."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.poisoned, self.weights = step, []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == self.poisoned and len(self.weights) == batch:
+            self.model.layers[0].kernel.assign([[nan]])
+        self.weights.append(weight(self.model))
+
+
+class TestRatesAfterACut:
+    """A gradient of 1 and SGD: the weight falls by the rate of each step."""
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: adaptlr.ScheduleLR(lambda s: 1.0 + s),
+            lambda: adaptlr.ScheduleLR(lambda s: 1.0 + s, Constant()),
+            lambda: adaptlr.CyclicalLR(1.0, 41.0, 40),
+        ],
+        ids=["ScheduleLR", "ScheduleLR with a controller", "CyclicalLR"],
+    )
+    def test_are_a_third_of_the_schedules_exactly(self, make):
+        poison, callback, model = PoisonedStep(13), make(), one_weight()
+        model.fit(**steps(40), callbacks=[callback, poison])
+        diverged = [r.step for r in callback.decisions if r.rule == "diverged"]
+        assert diverged == [16]  # the control point after the 13th step
+        weights = [*poison.weights[17:], weight(model)]
+        expected = [(1.0 + s) / 3.0 for s in range(16, 40)]
+        assert -np.diff([0.0, *weights]) == pytest.approx(expected, rel=1e-4)
+
+    def test_momentum_goes_on_with_its_cycle(self):
+        callback = adaptlr.CyclicalLR(1.0, 41.0, 40, momentum=(0.9, 0.5))
+        model = one_weight(keras.optimizers.SGD(0.1, momentum=0.9))
+        model.fit(**steps(40), callbacks=[callback, PoisonedStep(13)])
+        velocity = position = 0.0
+        for step in range(16, 40):
+            velocity = (0.9 - 0.4 * step / 40) * velocity - (1.0 + step) / 3.0
+            position += velocity
+        assert weight(model) == pytest.approx(position, rel=1e-4)
+
+    def test_come_back_when_the_fault_has_passed(self):
+        callback, model = adaptlr.CyclicalLR(1.0, 41.0, 40), one_weight()
+        poison = PoisonedStep(3)
+        model.fit(**steps(40), epochs=5, callbacks=[callback, poison])
+        rules = [r.rule for r in callback.decisions]
+        assert rules == ["start", "diverged", "released"]
+        cycle = adaptlr.schedules.Cyclical(1.0, 41.0, 40)
+        released = callback.decisions[-1].step
+        falls = -np.diff([*poison.weights[released:], weight(model)])
+        assert falls == pytest.approx([cycle(s) for s in range(released, 200)], rel=1e-3)
 
 
 def one_weight_regression():

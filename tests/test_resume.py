@@ -67,6 +67,28 @@ def test_continues_to_the_same_bits(make, frequency, kills, tmp_path, tmp_path_f
     assert not (tmp_path / "backup").exists()
 
 
+class Spoil(keras.callbacks.Callback):
+    """Makes NaN of all weights when the second epoch begins."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.model.set_weights([w * np.nan for w in self.model.get_weights()])
+
+
+def test_continues_with_the_cut_of_a_schedule_that_diverged(tmp_path):
+    def run(*others, **where):
+        network, callback = model(), cyclical(**where)
+        fit(network, callback, *others)
+        return (*final(network, callback),)
+
+    weights, decisions = run(Spoil())
+    assert [r.rule for r in decisions] == ["start", "diverged", "released"]
+    for others in [Spoil(), Kill(1, 20)], [Kill(3, 5)], [Kill(4, 30)]:
+        with pytest.raises(KilledError):
+            run(*others, backup_dir=tmp_path, backup_freq=7)
+    assert run(backup_dir=tmp_path, backup_freq=7) == (weights, decisions)
+
+
 def small(units=1, learning_rate=0.1, optimizer=keras.optimizers.SGD, **arguments):
     network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(units, use_bias=False)])
     network.compile(optimizer(learning_rate), "mse", **arguments)

@@ -10,6 +10,7 @@ from adaptlr._checks import refuse
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
 from adaptlr.controllers import Constant, Run
+from adaptlr.controllers.divergence import guarded
 from adaptlr.schedules import CosineRestarts, Cyclical, CyclicalMomentum, OneCycle, Schedule
 from adaptlr.writers import Writer
 
@@ -18,6 +19,9 @@ __all__ = ["CyclicalLR", "OneCycleLR"]
 
 class CyclicalLR(LearningRateCallback):
     """Cyclical rates (Smith, arXiv 1506.01186), exact at every step.
+
+    NaN and infinite losses go back to the last good weights and a third of the rate (see
+    `adaptlr.controllers.Divergence`).
 
     Args:
         base_lr: Lower bound of the rate, ≥ 0.
@@ -79,9 +83,10 @@ class CyclicalLR(LearningRateCallback):
             schedule = CosineRestarts(max_lr, 2 * step_size, t_mul=1.0, alpha=base_lr / max_lr)
         if cycles is not None and (type(cycles) is not int or cycles < 1):
             refuse(self, "cycles", "an integer >= 1 or None", cycles)
+        last = Constant(stop_after=None if cycles is None else 2 * step_size * cycles)
         super().__init__(
             Plan(
-                Constant(stop_after=None if cycles is None else 2 * step_size * cycles),
+                guarded(last),
                 schedule=lambda run: schedule,
                 momentum=_inverse(self, momentum, lambda run: cycle),
             ),
@@ -99,7 +104,8 @@ class OneCycleLR(LearningRateCallback):
 
     The rate rises along half a cosine from `max_lr / div_factor` to `max_lr` during `pct_start` of
     the steps and falls to `max_lr / div_factor / final_div_factor`, while the momentum falls and
-    rises; the numbers are those of PyTorch's `OneCycleLR`.
+    rises; the numbers are those of PyTorch's `OneCycleLR`. NaN and infinite losses go back to the
+    last good weights and a third of the rate (see `adaptlr.controllers.Divergence`).
 
     Args:
         max_lr: Highest rate, > 0.
@@ -159,7 +165,7 @@ class OneCycleLR(LearningRateCallback):
             final_div_factor,
         )
         super().__init__(
-            Plan(Constant(), schedule=cycle, momentum=_inverse(self, momentum, cycle)),
+            Plan(guarded(Constant()), cycle, _inverse(self, momentum, cycle)),
             locals(),
             log_dir=log_dir,
             backup_dir=backup_dir,

@@ -12,7 +12,7 @@ from typing import Any
 
 from adaptlr.callbacks.logs import number, why_missing
 from adaptlr.checkpoint import plain, rebuild
-from adaptlr.controllers import Constant, Controller, Decision, Observation, Run
+from adaptlr.controllers import Constant, Controller, Decision, Divergence, Observation, Run
 from adaptlr.monitor import Direction, finite
 from adaptlr.range_test import Curve
 from adaptlr.schedules import Constant as ConstantRate
@@ -54,6 +54,12 @@ class Plan:
     validation_data: Any = None
     known_horizon: bool = True
 
+    @property
+    def open_loop(self) -> bool:
+        """Whether the schedule alone sets the rate, as long as nothing goes wrong."""
+        inner = self.controller
+        return isinstance(inner.inner if isinstance(inner, Divergence) else inner, Constant)
+
     def describe(self, run: Run) -> dict[str, str]:
         """Says in words what is configured, to tell one run's state from another's."""
         shapes = {"schedule": self.schedule(run)}
@@ -75,8 +81,9 @@ class ControlLoop:
     decides, and the decision is carried out and logged.
 
     A schedule that no controller scales is known in advance: where the backend compiles the
-    training step, it is compiled in (`InGraph`), exact at every step whatever the callback does.
-    Elsewhere a rate is written before each step at which it differs.
+    training step, it is compiled in (`InGraph`), exact at every step whatever the callback does,
+    and compiled anew if the guard against divergence cuts it. Elsewhere a rate is written before
+    each step at which it differs.
 
     Args:
         plan: What to do.
@@ -152,14 +159,15 @@ class ControlLoop:
             self._restore_numbers(saved)
         self._schedule = plan.schedule(run)
         self._momentum = None if plan.momentum is None else plan.momentum(run)
-        self._in_graph = self._compile_in(model, run)
         default = asdict(Run(0.0))
         known = {name: x for name, x in asdict(run).items() if x != default[name]}
         self._about: dict[str, Any] | None = {**hyperparameters, **known}
         self._state = plan.controller.init(run)
+        self._in_graph: InGraph | None = None
         if saved is not None:
             self._continue(saved, model)
             return
+        self._compile_in()
         self._record("start", f"{owner} takes over from a rate of {self._base:.6g}")
         self._control(None)
 
@@ -178,24 +186,27 @@ class ControlLoop:
             return epoch * self._epoch_steps
         return self._optimizer.steps_counted() if epoch else 0
 
-    def _compile_in(self, model: Any, run: Run) -> InGraph | None:
-        known = run.total_steps is not None and isinstance(self._plan.controller, Constant)
+    def _compile_in(self) -> None:
+        """Compiles the rates to come into the step, if nothing but a fault will change them."""
         if not compiles_steps() or isinstance(self._schedule, ConstantRate):
-            return None
-        if not known:
-            if self._momentum is not None:
+            return
+        run, scale, momentum = self._run, self._decision.scale, self._momentum
+        if run.total_steps is None or not self._plan.open_loop:
+            if momentum is not None:
                 raise ValueError(
                     f"{self._owner}(momentum=...) needs to know the number of steps, and the data "
                     f"does not say; pass steps_per_epoch to fit, or momentum=None."
                 )
-            return None
+            return
+        if self._in_graph is not None:
+            self._in_graph.remove()
         steps = range(self._step, max(self._step + 1, run.last_step or 0))
-        return InGraph(
-            model,
+        self._in_graph = InGraph(
+            self._synced_model(),
             self._optimizer.leaves,
             self._optimizer.ratios,
-            [self._scheduled(step) for step in steps],
-            None if self._momentum is None else [self._momentum(step) for step in steps],
+            [scale * self._scheduled(step) for step in steps],
+            None if momentum is None else [momentum(step) for step in steps],
         )
 
     def _restore_numbers(self, saved: Mapping[str, Any]) -> None:
@@ -209,6 +220,7 @@ class ControlLoop:
         self._decision = Decision(**saved["decision"])
         if "loop" not in saved:  # carried by a file of weights, which is good to go back to
             self._snapshot = Snapshot(model, leave=self._optimizer.variables())
+            self._compile_in()
             self._apply_rate()
             return
         if self._average is not None:
@@ -217,6 +229,7 @@ class ControlLoop:
         self._earlier = self._loaded(saved["earlier"], model)
         if saved["described"]:
             self._about = None
+        self._compile_in()
 
     def _loaded(self, saved: Any, model: Any) -> Snapshot | None:
         if saved is None:
@@ -377,9 +390,13 @@ class ControlLoop:
         look = epoch_end and self._snapshot is not None and not self._decision.exploring
         sound = not look or finite_weights(self._synced_model())
         observation = Observation(step, self._epoch, epoch_end, self._rate, loss, monitored, sound)
+        scale = self._decision.scale
         self._state, decision = self._plan.controller.update(self._state, observation)
         self._decision = decision
         self._carry_out(decision)
+        # A restore takes the counter back by which the table is read.
+        if self._in_graph is not None and (decision.restore or decision.scale != scale):
+            self._compile_in()
         asked = decision.next_step
         self._next_control = step + self._interval if asked is None else asked
         self._apply_rate()

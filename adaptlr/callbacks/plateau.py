@@ -8,7 +8,8 @@ from typing import Literal
 
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
-from adaptlr.controllers import Divergence, Plateau, Run
+from adaptlr.controllers import Plateau, Run
+from adaptlr.controllers.divergence import guarded
 from adaptlr.monitor import Mode, Monitor, Threshold
 from adaptlr.schedules import Constant, Schedule, Warmup
 from adaptlr.writers import Writer
@@ -97,12 +98,7 @@ class PlateauLR(LearningRateCallback):
             return Warmup(rate, warmup_steps) if warmup_steps else rate
 
         super().__init__(
-            Plan(
-                # Only NaN and infinities are beyond doubt: the rate is the user's choice.
-                Divergence(controller, limit=None, stuck=None),
-                schedule=schedule,
-                known_horizon=False,
-            ),
+            Plan(guarded(controller), schedule, known_horizon=False),
             locals(),
             log_dir=log_dir,
             backup_dir=backup_dir,

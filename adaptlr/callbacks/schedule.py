@@ -9,6 +9,7 @@ from typing import Literal
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
 from adaptlr.controllers import Constant, Controller
+from adaptlr.controllers.divergence import guarded
 from adaptlr.writers import Writer
 
 __all__ = ["ScheduleLR"]
@@ -18,7 +19,8 @@ class ScheduleLR(LearningRateCallback):
     """Sets `rate = schedule(step)`, times what a controller decides.
 
     Open and closed loop meet here because two callbacks that write the rate would overwrite each
-    other.
+    other. NaN and infinite losses go back to the last good weights and a third of the rate; pass a
+    `adaptlr.controllers.Divergence` of your own to guard against more.
 
     Args:
         schedule: The rate as a function of the training step, from 0: one of
@@ -62,7 +64,7 @@ class ScheduleLR(LearningRateCallback):
             )
         super().__init__(
             Plan(
-                Constant() if controller is None else controller,
+                guarded(Constant() if controller is None else controller),
                 schedule=lambda run: schedule,
             ),
             locals(),

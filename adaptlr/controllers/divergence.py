@@ -9,7 +9,7 @@ from adaptlr._checks import require_integer, require_number
 from adaptlr.controllers.base import Controller, Decision, Observation, Run
 from adaptlr.monitor import Monitor, finite
 
-__all__ = ["Divergence", "DivergenceState"]
+__all__ = ["Divergence", "DivergenceState", "guarded"]
 
 _LEVEL = 0.9  # share of the starting loss above which a run has learnt next to nothing
 _FLAT = 0.01  # span of a flat stretch of losses, as a share of the loss
@@ -31,7 +31,9 @@ class DivergenceState:
     best: float | None = None  # the lowest one
     low: float | None = None  # bounds of the present flat stretch of losses
     high: float | None = None
-    flat: int = 0  # control points in it
+    flat: int = 0  # control points in it, of those that are not closer than usual
+    flat_step: int = 0  # step of the last one counted
+    spacing: int = 1  # steps between control points, as a rule
     armed: bool = False  # a snapshot exists to go back to
     theirs: bool = False  # the inner controller takes the snapshots
     taken: int = 0  # step of the last one
@@ -113,14 +115,15 @@ class Divergence:
 
     def init(self, run: Run) -> DivergenceState:
         """Returns the inner controller's state, with nothing counted."""
-        return DivergenceState(inner=self.inner.init(run))
+        spacing = max(1, (run.steps_per_epoch or 0) // 10)
+        return DivergenceState(inner=self.inner.init(run), spacing=spacing)
 
     def update(
         self, state: DivergenceState, observation: Observation
     ) -> tuple[DivergenceState, Decision]:
         """Answers for the inner controller, or in its place when training has gone wrong."""
         if not state.exploring:
-            state = _flatness(state, observation.loss)
+            state = _flatness(state, observation)
             symptom = self._symptom(state, observation)
             if symptom is not None:
                 return self._restore(state, symptom)
@@ -214,6 +217,8 @@ class Divergence:
             return replace(state, armed=state.armed or decision.snapshot), decision
         idle = self._idle(state, _SUSPICIOUS)
         if decision.snapshot or state.theirs:
+            # A trial that begins here and fails then goes further back than it knows: to weights
+            # from before the flat stretch, which may be dead ones.
             decision = replace(decision, snapshot=decision.snapshot and not idle)
             armed = state.armed or decision.snapshot
             return replace(state, theirs=True, armed=armed), decision
@@ -237,17 +242,33 @@ def _level(state: DivergenceState, loss: float | None) -> DivergenceState:
     return replace(state, start=start, best=min(loss, start if state.best is None else state.best))
 
 
-def _flatness(state: DivergenceState, loss: float | None) -> DivergenceState:
+def _flatness(state: DivergenceState, observation: Observation) -> DivergenceState:
+    loss, step = observation.loss, observation.step
     if loss is None or not finite(loss):
         return state
     if state.flat > 0 and state.low is not None and state.high is not None:
         low, high = min(loss, state.low), max(loss, state.high)
         if high - low <= _FLAT * abs(high):
-            return replace(state, low=low, high=high, flat=state.flat + 1)
-    return replace(state, low=loss, high=loss, flat=1)
+            state = replace(state, low=low, high=high)
+            # A ramp has a control point each step, and a loss need not move from step to step.
+            if step - state.flat_step < state.spacing:
+                return state
+            return replace(state, flat=state.flat + 1, flat_step=step)
+    return replace(state, low=loss, high=loss, flat=1, flat_step=step)
 
 
 def _progressed(state: DivergenceState, loss: float | None) -> bool:
     if loss is None or state.start is None or state.best is None:
         return False
     return loss - state.best <= 0.25 * (state.start - state.best)
+
+
+def guarded(controller: Controller) -> Divergence:
+    """Guards a controller, unless it is, against NaN and infinities only.
+
+    Nothing else is beyond doubt where the rate is the user's choice: a loss that rises, or does
+    not move, may be what was wanted.
+    """
+    if isinstance(controller, Divergence):
+        return controller
+    return Divergence(controller, limit=None, stuck=None)
