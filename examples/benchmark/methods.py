@@ -95,11 +95,16 @@ def cyclical(run: Run, _: float | None) -> Start:
 
 
 def one_cycle(run: Run, _: float | None) -> Start:
-    """One cycle up to the rate that a range test of 100 steps on a copy suggests."""
-    finder = adaptlr.LRFinder()
-    finder.find(run.build(run.standard), run.train, verbose=0)
+    """One cycle up to the rate that a range test of 100 steps on a copy suggests.
+
+    Where the optimizer has no momentum (RMSprop), the rate is cycled alone.
+    """
+    finder, copy = adaptlr.LRFinder(), run.build(run.standard)
+    finder.find(copy, run.train, verbose=0)
     peak = finder.suggestion or run.standard
-    return Start(peak, [adaptlr.OneCycleLR(peak)], spent=len(finder.losses))
+    has_momentum = getattr(copy.optimizer, "momentum", 1.0) != 0.0
+    cycle = adaptlr.OneCycleLR(peak, momentum=(0.95, 0.85) if has_momentum else None)
+    return Start(peak, [cycle], spent=len(finder.losses))
 
 
 def greedy(run: Run, _: float | None) -> Start:
