@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -66,6 +67,52 @@ def test_an_average_and_a_snapshot_are_one_copy_each():
     assert average._raw is None
     assert average._best is None
     assert len(Snapshot(model, leave=set())._values) == weights + slots
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX says what its devices hold")
+def test_a_device_holds_one_average_beside_the_model():
+    """While it trains; the snapshot and the best average are in the host's memory."""
+    import jax
+
+    def held():
+        gc.collect()
+        arrays = jax.live_arrays()
+        return sum(a.nbytes for a in arrays if a.nbytes > 10_000)
+
+    class Look(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.training = []
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 31:
+                self.training.append(held() - others)
+
+    def peaks(*callbacks):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [
+                keras.Input((8,)),
+                keras.layers.Dense(1000, activation="relu"),
+                keras.layers.Dense(500),
+                keras.layers.Dense(3, activation="softmax"),
+            ]
+        )
+        model.compile("adam", "sparse_categorical_crossentropy")
+        look = Look()
+        x, y = blobs(8 * 40)
+        model.fit(
+            x, y, batch_size=8, epochs=6, validation_data=(x, y), verbose=0,
+            callbacks=[look, *callbacks],
+        )  # fmt: skip
+        return look, sum(w.nbytes for w in model.get_weights() if w.nbytes > 10_000)
+
+    others = held()
+    plain, copy = peaks()
+    others = held()
+    with_auto, _ = peaks(adaptlr.AutoLR())
+    more = [a - b for a, b in zip(with_auto.training, plain.training, strict=True)]
+    assert 0.9 * copy <= max(more) <= 1.1 * copy
 
 
 def test_import_waits_for_nothing_heavy():

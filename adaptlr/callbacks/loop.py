@@ -24,6 +24,7 @@ from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.training.weights import (
     RunningAverage,
     Snapshot,
+    finite_training,
     finite_weights,
     training_variables,
 )
@@ -427,7 +428,7 @@ class ControlLoop:
             self._earlier = None  # training went on well from the last one
         # A model that is not built yet has nothing to keep; for an experiment, that is an error.
         if decision.snapshot and (model.built or decision.exploring):
-            self._keep(Snapshot(model, leave=self._optimizer.variables()))
+            self._keep(model)
         if self._average is not None:
             if decision.keep_best:
                 self._average.keep_best()
@@ -436,9 +437,10 @@ class ControlLoop:
         if decision.stop:
             model.stop_training = True
 
-    def _keep(self, snapshot: Snapshot) -> None:
+    def _keep(self, model: Any) -> None:
         # A loss is that of the step before: the last step may have made NaN of the weights unseen.
-        if self._snapshot is None or snapshot.finite():
+        if self._snapshot is None or finite_training(model):
+            snapshot = Snapshot(model, leave=self._optimizer.variables())
             self._earlier, self._snapshot = self._snapshot, snapshot
 
     def _apply_rate(self) -> None:

@@ -1,4 +1,4 @@
-"""Variables and tensors <-> arrays for a file."""
+"""Variables and tensors <-> arrays in the host's memory, and for a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ import numpy as np
 
 from adaptlr.checkpoint import Array
 
-__all__ = ["assign", "from_arrays", "misfit", "pack", "to_arrays", "to_numpy"]
+__all__ = [
+    "assign",
+    "from_arrays",
+    "from_host",
+    "misfit",
+    "pack",
+    "to_arrays",
+    "to_host",
+    "to_numpy",
+]
 
 
 def pack(value: Any) -> Array:
@@ -28,6 +37,19 @@ def to_numpy(array: Array) -> Any:
     return value.byteswap() if sys.byteorder == "big" else value
 
 
+def to_host(values: Sequence[Any]) -> list[Any]:
+    """Copies variables and tensors to NumPy arrays of their own, on a CPU as well."""
+    return [np.array(keras.ops.convert_to_numpy(value)) for value in values]
+
+
+def from_host(arrays: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
+    """Returns tensors of the variables' types."""
+    return [
+        keras.ops.convert_to_tensor(array, dtype=variable.dtype)
+        for array, variable in zip(arrays, variables, strict=True)
+    ]
+
+
 def to_arrays(values: Sequence[Any]) -> list[Array]:
     """Copies variables and tensors to the host."""
     return [pack(keras.ops.convert_to_numpy(value)) for value in values]
@@ -35,10 +57,7 @@ def to_arrays(values: Sequence[Any]) -> list[Array]:
 
 def from_arrays(arrays: Sequence[Array], variables: Sequence[Any]) -> list[Any]:
     """Returns tensors of the variables' types."""
-    return [
-        keras.ops.convert_to_tensor(to_numpy(array), dtype=variable.dtype)
-        for array, variable in zip(arrays, variables, strict=True)
-    ]
+    return from_host([to_numpy(array) for array in arrays], variables)
 
 
 def assign(variables: Sequence[Any], arrays: Sequence[Array]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import keras
 
 from adaptlr.checkpoint import plain
-from adaptlr.training.arrays import from_arrays, to_arrays
+from adaptlr.training.arrays import from_arrays, from_host, to_arrays, to_host, to_numpy
 from adaptlr.training.random_state import (
     load_random_state,
     random_state,
@@ -20,6 +20,7 @@ from adaptlr.training.random_state import (
 __all__ = [
     "RunningAverage",
     "Snapshot",
+    "finite_training",
     "finite_weights",
     "model_variables",
     "training_variables",
@@ -47,12 +48,19 @@ def training_variables(model: Any) -> list[Any]:
 
 def finite_weights(model: Any) -> bool:
     """Whether no variable of the model is NaN or infinite."""
-    variables = model_variables(model)
-    return _finite(variables, [keras.ops.stop_gradient(v) for v in variables])
+    return _finite(model_variables(model))
+
+
+def finite_training(model: Any) -> bool:
+    """Whether no variable of the model or its optimizer is NaN or infinite."""
+    return _finite(training_variables(model))
 
 
 class Snapshot:
     """The training state at one moment: weights, optimizer slots and counters, random state.
+
+    It is kept in the host's memory: it is seldom written, hardly ever read, and would take two or
+    three times as much of a GPU's memory as the weights do.
 
     Args:
         model: A compiled model whose optimizer is built.
@@ -61,16 +69,12 @@ class Snapshot:
 
     def __init__(self, model: Any, leave: set[int]) -> None:
         self._variables = [v for v in training_variables(model) if id(v) not in leave]
-        self._values = _read(self._variables)
+        self._values = to_host(self._variables)
         self._random_state = random_state()
-
-    def finite(self) -> bool:
-        """Whether no value in it is NaN or infinite."""
-        return _finite(self._variables, self._values)
 
     def restore(self) -> None:
         """Puts every variable back; the snapshot stays good for another time."""
-        _write(self._variables, self._values)
+        _write(self._variables, from_host(self._values, self._variables))
         set_random_state(self._random_state)
 
     def save(self) -> dict[str, Any]:
@@ -80,7 +84,7 @@ class Snapshot:
 
     def load(self, saved: dict[str, Any]) -> None:
         """Becomes the snapshot that `save` has saved."""
-        self._values = from_arrays(saved["values"], self._variables)
+        self._values = [to_numpy(array) for array in saved["values"]]
         self._random_state = load_random_state(saved["random"])
 
 
@@ -89,8 +93,8 @@ class RunningAverage:
 
     `avg += (1 - β) (w - avg)` with `β = (1 - n/t) ** (gamma + 1)`, t steps after the start and n
     after the update before: a power-function average whose width is a fixed share of the steps so
-    far, about an eighth for gamma = 7 (Karras et al., arXiv 2312.02696, section 3.2), whatever the
-    spacing of the updates.
+    far, about a seventeenth for gamma = 16 (Karras et al., arXiv 2312.02696, section 3.2), whatever
+    the spacing of the updates.
 
     Batch normalisation keeps exponential averages itself, which with Keras' momentum of 0.99 still
     hold a third of their initial values after a hundred steps, and would make any early validation
@@ -103,7 +107,7 @@ class RunningAverage:
         gamma: Exponent, > 0; larger forgets faster.
     """
 
-    def __init__(self, model: Any, step: int, gamma: float = 7.0) -> None:
+    def __init__(self, model: Any, step: int, gamma: float = 16.0) -> None:
         self._variables = [
             v for v in model_variables(model) if keras.backend.is_float_dtype(v.dtype)
         ]
@@ -150,24 +154,25 @@ class RunningAverage:
         return self._raw is not None
 
     def swap_in(self) -> None:
-        """Puts the average into the model and keeps the raw weights aside."""
+        """Puts the average into the model; the raw weights wait in the host's memory."""
         if self._raw is None:
-            self._raw = _read(self._variables)
+            self._raw = to_host(self._variables)
             _write(self._variables, self._values)
 
     def swap_out(self) -> None:
         """Puts the raw weights back."""
         if self._raw is not None:
-            _write(self._variables, self._raw)
+            _write(self._variables, from_host(self._raw, self._variables))
             self._raw = None
 
     def keep_best(self) -> None:
-        """Remembers the present average as the best so far."""
-        self._best = list(self._values)
+        """Remembers the present average as the best so far, in the host's memory."""
+        self._best = to_host(self._values)
 
     def finish(self) -> None:
         """Leaves the best average in the model, or the present one if none was called best."""
-        _write(self._variables, self._values if self._best is None else self._best)
+        best = None if self._best is None else from_host(self._best, self._variables)
+        _write(self._variables, self._values if best is None else best)
         self._raw = None
 
     def save(self) -> dict[str, Any]:
@@ -187,14 +192,14 @@ class RunningAverage:
         statistics = from_arrays(saved["statistics"], known)
         self._statistics = dict(zip(map(id, known), statistics, strict=True))
         if saved["best"] is not None:
-            self._best = from_arrays(saved["best"], self._variables)
+            self._best = [to_numpy(array) for array in saved["best"]]
 
 
-def _finite(variables: Sequence[Any], values: Sequence[Any]) -> bool:
-    pairs = zip(variables, values, strict=True)
-    floats = [value for v, value in pairs if keras.backend.is_float_dtype(v.dtype)]
+def _finite(variables: Sequence[Any]) -> bool:
+    floats = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
     # Zero times NaN or infinity is NaN; one number for all of them waits for the device once.
-    zero = sum(keras.ops.cast(keras.ops.sum(value * 0), "float32") for value in floats)
+    zeros = [keras.ops.sum(keras.ops.stop_gradient(v) * 0) for v in floats]
+    zero = sum(keras.ops.cast(zero, "float32") for zero in zeros)
     return bool(keras.ops.convert_to_numpy(zero) == 0.0)
 
 
