@@ -140,7 +140,7 @@ class Backup:
         if reason is not None:
             raise ValueError(f"{self._store.latest} is of another model: {reason}. {self._mend}")
         self._at = content["at"]
-        self._saved_step = content["loop"]["_step"]
+        self._saved_step = content["steps"]["done"]
         # fit reads this after on_train_begin, and takes it before its own initial_epoch.
         model._initial_epoch = epochs if self._at["stop"] else min(self._at["epoch"], epochs)
 

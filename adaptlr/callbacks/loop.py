@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from adaptlr.callbacks.logs import number, why_missing
+from adaptlr.callbacks.steps import StepCounter
 from adaptlr.checkpoint import plain, rebuild
 from adaptlr.controllers import Constant, Controller, Decision, Divergence, Observation, Run
 from adaptlr.monitor import Direction, finite
@@ -129,16 +129,14 @@ class ControlLoop:
         self._announce = announce
         self._others = others
         self._epoch = epoch
-        self._epoch_steps = epoch_steps
+        self._steps = StepCounter(self._first_step(epoch, epoch_steps), epoch_steps)
         self._interval = max(1, epoch_steps // 10) if epoch_steps else 100
         self._average_interval = max(1, min(16, epoch_steps // 8)) if epoch_steps else 16
-        self._step = self._begun = self._first_step(epoch)
-        self._epoch_start = self._next_step = self._next_control = self._next_average = self._step
+        self._next_step = self._next_control = self._next_average = self.step
         self._decision = Decision(scale=1.0)
         self._rate: float | None = None  # the one last written
         self._base = rate.read()
         self._check_owner = self._warned = self._write_lost = False
-        self._ended: deque[int] = deque(maxlen=64)
         self._epoch_loss: float | None = None  # of the steps before validation
         self._snapshot: Snapshot | None = None
         self._earlier: Snapshot | None = None  # the one before, until that one is proven
@@ -146,30 +144,36 @@ class ControlLoop:
         if plan.validation_data is not None:
             self._try_out(model, plan.validation_data)
         self._loss = TrainingLoss(model)
-        self._average = RunningAverage(model, self._step) if plan.averaging else None
-        self._run = run = Run(
+        self._average = RunningAverage(model, self.step) if plan.averaging else None
+        self._run = Run(
             learning_rate=self._base,
             steps_per_epoch=epoch_steps,
             epochs=epochs if plan.known_horizon else None,
-            first_step=self._step,
+            first_step=self.step,
             direction=direction,
             measurable=self._measurable(),
         )
-        if saved is not None:
-            self._run = run = Run(**saved["run"])
-            self._restore_numbers(saved)
-        self._schedule = plan.schedule(run)
-        self._momentum = None if plan.momentum is None else plan.momentum(run)
-        default = asdict(Run(0.0))
-        known = {name: x for name, x in asdict(run).items() if x != default[name]}
-        self._about: dict[str, Any] | None = {**hyperparameters, **known}
-        self._state = plan.controller.init(run)
         self._in_graph: InGraph | None = None
         if saved is not None:
+            self._run = Run(**saved["run"])
+        self._open_run(hyperparameters)
+        if saved is not None:
             self._continue(saved, model)
-            return
+        else:
+            self._begin()
+
+    def _open_run(self, hyperparameters: dict[str, Any]) -> None:
+        """Makes for this run what depends on it."""
+        plan, run, default = self._plan, self._run, asdict(Run(0.0))
+        self._schedule = plan.schedule(run)
+        self._momentum = None if plan.momentum is None else plan.momentum(run)
+        self._state = plan.controller.init(run)
+        known = {name: x for name, x in asdict(run).items() if x != default[name]}
+        self._about: dict[str, Any] | None = {**hyperparameters, **known}
+
+    def _begin(self) -> None:
         self._compile_in()
-        self._record("start", f"{owner} takes over from a rate of {self._base:.6g}")
+        self._record("start", f"{self._owner} takes over from a rate of {self._base:.6g}")
         self._control(None)
 
     def _try_out(self, model: Any, data: Any) -> None:
@@ -182,9 +186,9 @@ class ControlLoop:
                 f"least one batch of them. It says: {error}"
             ) from error
 
-    def _first_step(self, epoch: int) -> int:
-        if self._epoch_steps:
-            return epoch * self._epoch_steps
+    def _first_step(self, epoch: int, epoch_steps: int | None) -> int:
+        if epoch_steps:
+            return epoch * epoch_steps
         return self._optimizer.steps_counted() if epoch else 0
 
     def _compile_in(self) -> None:
@@ -201,7 +205,7 @@ class ControlLoop:
             return
         if self._in_graph is not None:
             self._in_graph.remove()
-        steps = range(self._step, max(self._step + 1, run.last_step or 0))
+        steps = range(self.step, max(self.step + 1, run.last_step or 0))
         self._in_graph = InGraph(
             self._synced_model(),
             self._optimizer.leaves,
@@ -210,13 +214,20 @@ class ControlLoop:
             None if momentum is None else [momentum(step) for step in steps],
         )
 
-    def _restore_numbers(self, saved: Mapping[str, Any]) -> None:
-        self._base = self._run.learning_rate
-        for owner, name in ((self, "loop"), (self._optimizer, "rate"), (self._loss, "loss")):
-            numbers = saved.get(name, {})
-            vars(owner).update({k: v for k, v in numbers.items() if k in plain(owner)})
+    def _counting(self) -> list[tuple[str, object]]:
+        """What has numbers of its own that a saved run holds, by their names there."""
+        return [
+            ("loop", self),
+            ("steps", self._steps),
+            ("rate", self._optimizer),
+            ("loss", self._loss),
+        ]
 
     def _continue(self, saved: Mapping[str, Any], model: Any) -> None:
+        self._base = self._run.learning_rate
+        for name, owner in self._counting():
+            numbers = saved.get(name, {})
+            vars(owner).update({k: v for k, v in numbers.items() if k in plain(owner)})
         self._state = rebuild(self._state, saved["state"])
         self._decision = Decision(**saved["decision"])
         if "loop" not in saved:  # carried by a file of weights, which is good to go back to
@@ -258,9 +269,7 @@ class ControlLoop:
         content = {
             **self.carry(),
             # Each number that there is, so that none is forgotten.
-            "loop": plain(self),
-            "rate": plain(self._optimizer),
-            "loss": plain(self._loss),
+            **{name: plain(owner) for name, owner in self._counting()},
             "weights": to_arrays(training_variables(model)),
             "average": None if average is None else average.save(),
             **{name: None if x is None else x.save() for name, x in snapshots.items()},
@@ -273,7 +282,7 @@ class ControlLoop:
     @property
     def step(self) -> int:
         """Training steps done."""
-        return self._step
+        return self._steps.done
 
     @property
     def epoch(self) -> int:
@@ -297,32 +306,31 @@ class ControlLoop:
         if self._average is not None:
             self._average.swap_out()
         self._epoch = epoch
-        self._epoch_start = self._step
-        self._ended.clear()
+        self._steps.begin_epoch()
         self._epoch_loss = None
         self._loss.reset()
         # Other callbacks have just had their turn at the rate: look once, before it is written.
         self._check_owner = True
-        self._next_step = self._step
+        self._next_step = self.step
 
     def advance(self, batch: int) -> bool:
         """Counts a step of the epoch about to be trained; True if it is due for something."""
-        self._step = self._begun = self._epoch_start + batch
-        return self._step >= self._next_step
+        self._steps.begin(batch)
+        return self._steps.done >= self._next_step
 
     def ended(self, batch: int) -> None:
         """Notes that a batch was trained; may be called from any thread, in any order."""
-        self._ended.append(batch)
+        self._steps.end(batch)
 
     def act(self) -> None:
         """Does what is due at this step."""
         if self._check_owner:
             self._check_owner = False
             self._require_ownership()
-        if self._step >= self._next_average:
+        if self.step >= self._next_average:
             self._take_average()
-            self._next_average = self._step + self._average_spacing()
-        if self._step >= self._next_control:
+            self._next_average = self.step + self._average_spacing()
+        if self.step >= self._next_control:
             self._synced_model()
             self._control(self._loss.read(), self._measured())
         else:
@@ -340,7 +348,10 @@ class ControlLoop:
         """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
         self._synced_model()
         loss = self._loss.read() if self._epoch_loss is None else self._epoch_loss
-        self._step = self._count_epoch()
+        if not self._steps.end_epoch(self._execution()):
+            # On JAX what was written before a batch that was not there is lost.
+            self._optimizer.forget()
+            self._write_lost = True
         self._swap_in(counted=True)
         monitor = self._plan.controller.monitor
         held_out = self._plan.validation_data
@@ -348,7 +359,7 @@ class ControlLoop:
             logs.update(evaluate(self._synced_model(), held_out))
         logs.update(self._optimizer.read_all())
         numbers = {f"epoch/{k}": number(v) for k, v in logs.items()}
-        self._writer.write_scalars(self._step, {k: v for k, v in numbers.items() if v is not None})
+        self._writer.write_scalars(self.step, {k: v for k, v in numbers.items() if v is not None})
         if self._average is not None:
             self._average.swap_out()
         self._control(loss, self._monitored(logs), epoch_end=True)
@@ -384,7 +395,7 @@ class ControlLoop:
     ) -> None:
         self._require_ownership()
         loss, monitored = agreed([loss, monitored])
-        step = self._step
+        step = self.step
         if loss is not None and not finite(loss) and self._optimizer.skips_overflow():
             loss = None  # steps that were skipped
         # Only where there is something to go back to does anybody want to know.
@@ -412,7 +423,7 @@ class ControlLoop:
             "phase": phase,
         }
         self._writer.write_scalars(step, {k: v for k, v in scalars.items() if v is not None})
-        if self._about is not None and step > self._epoch_start:
+        if self._about is not None and step > self._steps.epoch_start:
             self._describe(self._about, epoch_end)
 
     def _carry_out(self, decision: Decision) -> None:
@@ -433,7 +444,7 @@ class ControlLoop:
             if decision.keep_best:
                 self._average.keep_best()
             if decision.restart_average:
-                self._average.restart(self._step)
+                self._average.restart(self.step)
         if decision.stop:
             model.stop_training = True
 
@@ -444,13 +455,13 @@ class ControlLoop:
             self._earlier, self._snapshot = self._snapshot, snapshot
 
     def _apply_rate(self) -> None:
-        rate = self._decision.scale * self._scheduled(self._step)
+        rate = self._decision.scale * self._scheduled(self.step)
         if rate != self._rate or self._write_lost:
             self._synced_model()
             self._optimizer.write(rate)
             self._rate, self._write_lost = rate, False
         if self._momentum is not None and self._in_graph is None:
-            self._optimizer.write_momentum(self._momentum(self._step))
+            self._optimizer.write_momentum(self._momentum(self.step))
 
     def _scheduled(self, step: int) -> float:
         value = float(self._schedule(step))
@@ -464,34 +475,20 @@ class ControlLoop:
     def _plan_next(self) -> None:
         due = [self._next_control]
         if self._in_graph is None and not isinstance(self._schedule, ConstantRate):
-            due.append(self._step + 1)
+            due.append(self.step + 1)
         if self._average is not None:
             due.append(self._next_average)
-        self._next_step = max(self._step + 1, min(due))
+        self._next_step = max(self.step + 1, min(due))
 
     # --- small parts -----------------------------------------------------------------------
 
-    def _steps_done(self) -> int:
-        """Steps trained when an epoch ends, unless its data ended before it."""
-        done = self._begun + int(self._synced_model().steps_per_execution or 1)
-        return min(done, self._epoch_start + (self._epoch_steps or 0))
-
-    def _count_epoch(self) -> int:
-        """Steps trained when an epoch has ended, and with it the threads that say so."""
-        ended = max(self._ended, default=-1)
-        if self._epoch_steps is not None and ended >= self._begun - self._epoch_start:
-            return self._steps_done()
-        # Data that end early, or at an unknown place, end in a batch that begins and is not there.
-        # Neither the last begun tells, nor the optimizer, whose counter TensorFlow may have raised
-        # all the same. On JAX what was written before that batch is lost.
-        self._optimizer.forget()
-        self._write_lost = True
-        return self._epoch_start + ended + 1
+    def _execution(self) -> int:
+        return int(self._synced_model().steps_per_execution or 1)
 
     def _take_average(self) -> None:
         if self._average is not None and not self._decision.exploring:
             self._synced_model()
-            self._average.update(self._step)
+            self._average.update(self.step)
 
     def _average_spacing(self) -> int:
         """Steps to the next update: a young average has a short window and needs more of them."""
@@ -501,9 +498,7 @@ class ControlLoop:
     def _swap_in(self, *, counted: bool = False) -> None:
         if self._average is None or self._average.swapped:
             return
-        if self._epoch_steps is not None:  # else the count may lag behind until the epoch ends
-            if not counted:
-                self._step = self._steps_done()
+        if counted or self._steps.end_batches(self._execution()):
             self._take_average()
         self._synced_model()
         self._average.swap_in()
@@ -551,7 +546,7 @@ class ControlLoop:
             others = self._others()
             raise RuntimeError(
                 f"{self._owner} set the learning rate to {changed[0]:.6g} and found "
-                f"{changed[1]:.6g} at step {self._step}: something else changes it too, another "
+                f"{changed[1]:.6g} at step {self.step}: something else changes it too, another "
                 f"callback (LearningRateScheduler, ReduceLROnPlateau, a second adaptlr callback), "
                 f"code in a training step, or optimizer state that was loaded. Callbacks in this "
                 f"fit: {', '.join(others) or 'no other'}. Keep one that sets the rate; a schedule "
@@ -563,12 +558,12 @@ class ControlLoop:
         # last of an epoch, which may be smaller, is among them.
         self._about = None
         if not epoch_end and self._loss.samples:
-            about["batch_size"] = round(self._loss.samples / (self._step - self._epoch_start))
-        self._writer.write_run(self._step, about)
+            about["batch_size"] = round(self._loss.samples / (self.step - self._steps.epoch_start))
+        self._writer.write_run(self.step, about)
 
     def _record(self, rule: str, reason: str, curve: Curve | None = None) -> None:
         rate = self._base if self._rate is None else self._rate
-        record = Record(self._step, self._epoch, rate, rule, reason, curve)
+        record = Record(self.step, self._epoch, rate, rule, reason, curve)
         self._announce(record)
         self._writer.write_decision(record)
 

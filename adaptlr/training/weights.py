@@ -93,8 +93,8 @@ class RunningAverage:
 
     `avg += (1 - β) (w - avg)` with `β = (1 - n/t) ** (gamma + 1)`, t steps after the start and n
     after the update before: a power-function average whose width is a fixed share of the steps so
-    far, about a seventeenth for gamma = 16 (Karras et al., arXiv 2312.02696, section 3.2), whatever
-    the spacing of the updates.
+    far, about a seventeenth for gamma = 16 (Karras et al., arXiv 2312.02696, section 3.2),
+    whatever the spacing of the updates.
 
     Batch normalisation keeps exponential averages itself, which with Keras' momentum of 0.99 still
     hold a third of their initial values after a hundred steps, and would make any early validation
