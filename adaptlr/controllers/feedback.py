@@ -52,7 +52,8 @@ class Feedback:
     * *Probe*: an exponential ramp over at most `probe_share` of the run, undone afterwards. The
       rate is the geometric mean of the rate with the lowest loss and the rate that brought half
       of that fall (see `RangeTest`), divided by `caution`: what is too low costs time, what is too
-      high destroys the weights, and a fast ramp reads high where momentum lags behind it.
+      high destroys the weights, and a fast ramp reads high where momentum lags behind it. A run
+      too short for the longest ramp has no such time, and takes the rate as it is.
     * *Warm-up*: linear from zero over `warm_share` of the run. A rate that is good later can
       destroy fresh weights for good (dead ReLUs) while the optimizer's moments are young.
     * *Trial*: if held-out data can be measured between epoch ends, the rate is raised by
@@ -85,7 +86,7 @@ class Feedback:
             unknown horizon gives it `probe_steps`; runs in which it would have fewer than twenty
             steps do without.
         trial_factor: What a trial multiplies the rate by, > 1.
-        caution: What the rate of the probe is divided by, ≥ 1.
+        caution: What the rate of a probe of `probe_steps` is divided by, ≥ 1.
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
         least_gain: Improvements smaller than this share of all progress since the first value do
             not count as one, in [0, 1): a loss that falls towards zero by ever smaller steps ends.
@@ -241,7 +242,8 @@ class Feedback:
             reason = f"{reading.verdict}; a cautious {rate:.3g} is tried"
         else:
             reason = f"{reading.verdict}: their geometric mean is {rate:.3g}"
-            if self.caution > 1.0:
+            # A short run has no time to make up for a rate that is too low.
+            if self.caution > 1.0 and state.probe_steps == self.probe_steps:
                 rate /= self.caution
                 reason += f", {rate:.3g} is safer"
         reason += f"; the weights are those of before the ramp ({step - state.first_step} steps)"

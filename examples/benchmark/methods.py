@@ -10,6 +10,10 @@ import keras
 import numpy as np
 
 import adaptlr
+from adaptlr.callbacks.base import LearningRateCallback
+from adaptlr.callbacks.loop import Plan
+from adaptlr.controllers import Constant, Controller, Divergence, Feedback
+from adaptlr.monitor import Monitor
 
 START_RATES = (1e-6, 1e-4, 1e-2, 1.0)
 # Seven rates a factor of two apart, from half the standard rate: the best of every task of the
@@ -53,12 +57,14 @@ class Method:
         start: What to train with.
         rates: Variants, each a run of its own: rates or factors, whatever `start` makes of them.
         epochs: Multiple of the task's epochs that `fit` is given.
+        if_named: Whether to run it only where `--methods` names it.
     """
 
     name: str
     start: Callable[[Run, float | None], Start]
     rates: tuple[float | None, ...] = (None,)
     epochs: float = 1.0
+    if_named: bool = False
 
 
 def constant(run: Run, _: float | None) -> Start:
@@ -134,6 +140,36 @@ def auto_unbounded(run: Run, rate: float | None) -> Start:
     return Start(rate, [adaptlr.AutoLR(validation_data=run.control, horizon=None)])
 
 
+class Ablated(LearningRateCallback):
+    """What `AutoLR` is made of, with a part of it left out or exchanged."""
+
+    def __init__(
+        self, controller: Controller, rate: float = 1.0, averaging: bool = True, data: Any = None
+    ) -> None:
+        schedule = adaptlr.schedules.Constant(rate)
+        plan = Plan(controller, lambda run: schedule, averaging=averaging, validation_data=data)
+        super().__init__(plan, locals(), log_dir=None, writers=(), verbose=0)
+
+
+def without(
+    *, averaging: bool = True, trials: bool = True, **settings: Any
+) -> Callable[[Run, float | None], Start]:
+    """AutoLR with other settings of its controller, or without a part."""
+    monitor = Monitor("val_loss", min_delta=0.5, threshold="noise")
+    controller = Divergence(Feedback(monitor, **settings))
+
+    def start(run: Run, rate: float | None) -> Start:
+        data = run.control if trials else None
+        return Start(rate, [Ablated(controller, averaging=averaging, data=data)])
+
+    return start
+
+
+def constant_averaged(run: Run, _: float | None) -> Start:
+    """The standard rate, with AutoLR's running average."""
+    return Start(run.standard, [Ablated(Constant(), run.standard)])
+
+
 class GreedyLR(keras.callbacks.Callback):
     """Raises the rate after two improvements in a row, lowers it after two that were none."""
 
@@ -164,4 +200,17 @@ METHODS = [
     Method("OneCycleLR", one_cycle),
     Method("decay", decay, ORACLE_FACTORS),
     Method("AutoLR", auto, START_RATES),
+    # 200 epochs where 15 are planned, and a plateau to end them.
+    Method("AutoLR, horizon=None", auto_unbounded, (1e-2,), epochs=200 / 15, if_named=True),
+    Method("constant, averaged", constant_averaged, if_named=True),
+    Method("without averaging", without(averaging=False), (1e-2,), if_named=True),
+    Method("without trials", without(trials=False), (1e-2,), if_named=True),
+    Method("without warm-up", without(warm_share=0.0), (1e-2,), if_named=True),
+    Method("without caution", without(caution=1.0), (1e-2,), if_named=True),
+    Method(
+        "without cool-down",
+        without(cool_share=1e-9, patience=10**6),
+        (1e-2,),
+        if_named=True,
+    ),
 ]

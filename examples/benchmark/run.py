@@ -135,7 +135,8 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
             task = task if options.epochs is None else replace(task, epochs=options.epochs)
             for optimizer in options.optimizers or task.optimizers:
                 for method in METHODS:
-                    if options.methods and method.name not in options.methods:
+                    named = method.name in (options.methods or ())
+                    if (options.methods or method.if_named) and not named:
                         continue
                     for rate in method.rates:
                         if options.rates is None or rate is None or rate in options.rates:

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from methods import ORACLE_FACTORS
+from methods import METHODS, ORACLE_FACTORS
 from run import LINES, read_lines
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 Line = dict[str, Any]
 Cell = tuple[str, str, str, int]  # suite, task, optimizer, seed
 ORACLE = "oracle"
+UNBOUNDED = "AutoLR, horizon=None"
 
 
 def cell_of(line: Line) -> Cell:
@@ -148,7 +149,7 @@ def auto_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
             continue
         tested = [100.0 * line["test_accuracy"] for line in autos]
         line = autos[0]
-        held = [d for d in line["decisions"] if d[2] in ("settle", "raise", "undo", "unprobed")]
+        held = [d for d in line["decisions"] if d[2] in ("warm", "keep", "undo", "unprobed")]
         rows.append(
             [
                 f"{suite} {task}, {optimizer}",
@@ -165,6 +166,59 @@ def auto_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     return markdown(head, rows)
 
 
+def ablation_table(cells: dict[Cell, dict[str, list[Line]]], methods: Sequence[str]) -> str:
+    """Each variant of AutoLR against AutoLR itself, over the cells in which the variant ran."""
+    rows = []
+    for method in methods:
+        pairs = [
+            (runs[method][0], runs["AutoLR"][0], runs["constant"][0])
+            for runs in cells.values()
+            if method in runs and "AutoLR" in runs
+        ]
+        if not pairs:
+            continue
+        change = [points(line, auto) for line, auto, _ in pairs]
+        steps = [(steps_ratio(x, constant), steps_ratio(a, constant)) for x, a, constant in pairs]
+        both = [(x, a) for x, a in steps if x is not None and a is not None]
+        faster = geometric([x / a for x, a in both]) if both else math.nan
+        never = sum(x is None for x, _ in steps)
+        rows.append(
+            [
+                method,
+                str(len(pairs)),
+                f"{mean(change):+.2f} ({min(change):+.2f} to {max(change):+.2f})",
+                f"× {faster:.2f}" + (f" ({never} never)" if never else ""),
+            ]
+        )
+    head = ["variant", "runs", "test accuracy, points (range)", "steps to target"]
+    return markdown(head, rows)
+
+
+def unbounded_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
+    """AutoLR with 200 epochs and no plan, against the best run that knew its 15."""
+    rows = []
+    for (suite, task, optimizer, seed), runs in sorted(cells.items()):
+        found = runs.get(UNBOUNDED)
+        if not found:
+            continue
+        line = found[0]
+        fixed = [points(line, other) for m in (ORACLE, "AutoLR") for other in runs.get(m, [])]
+        used = line["steps"] / line["epoch_steps"]
+        given = round(line["planned_epochs"] * 200 / 15)
+        rows.append(
+            [
+                f"{suite} {task}, {optimizer}",
+                str(seed),
+                f"{100.0 * line['test_accuracy']:.1f}",
+                f"{min(fixed):+.2f}" if fixed else "–",
+                f"{used:.0f} of {given} ({used / given:.0%})",
+            ]
+        )
+    head = ["suite, task, optimizer", "seed", "test accuracy", "against the best fixed, points",
+            "epochs"]  # fmt: skip
+    return markdown(head, rows)
+
+
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
     return "\n".join(f"| {' | '.join(r)} |" for r in [head, ["---"] * len(head), *rows])
@@ -176,11 +230,13 @@ def sections(lines: list[Line]) -> dict[str, str]:
     seen = {method for runs in cells.values() for method in runs}
     order = ["constant", "ReduceLROnPlateau", "CosineDecay", "SwapEMAWeights", "GreedyLR",
              "PlateauLR", "CyclicalLR", "OneCycleLR", ORACLE, "AutoLR"]  # fmt: skip
-    methods = [m for m in order if m in seen] + sorted(seen - set(order))
+    methods = [m for m in order if m in seen]
+    variants = [m.name for m in METHODS if m.if_named and m.name in seen - {UNBOUNDED}]
     tuned = {cell: runs for cell, runs in cells.items() if cell[0] != "held-out"}
     apart = {cell: runs for cell, runs in cells.items() if cell[0] == "held-out"}
     texts = {"accuracy": accuracy_table(tuned, methods), "figures": figure_table(tuned, methods),
-             "auto": auto_table(tuned), "made-by": made_by(lines)}  # fmt: skip
+             "auto": auto_table(tuned), "ablation": ablation_table(tuned, variants),
+             "unbounded": unbounded_table(tuned), "made-by": made_by(lines)}  # fmt: skip
     for suite in sorted({cell[0] for cell in tuned}):
         part = {cell: runs for cell, runs in tuned.items() if cell[0] == suite}
         texts[f"figures-{suite}"] = figure_table(part, methods)
