@@ -25,6 +25,28 @@ def rules(callback):
     return [record.rule for record in callback.decisions]
 
 
+def test_the_noise_gap_is_measured_on_the_same_batches_and_disturbs_nothing():
+    held_out, outcomes = blobs(90, seed=0), []
+    for data in (held_out, None):
+        keras.utils.set_random_seed(5)
+        writer = MemoryWriter()
+        callback = adaptlr.AutoLR(data, writers=[writer])
+        layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.3)]
+        model, history = fit(callback, layers=layers, validation_data=held_out)
+        outcomes.append((model.get_weights(), callback.decisions, writer.scalars))
+    (weights, decisions, scalars), (plain_weights, plain_decisions, plain_scalars) = outcomes
+    assert decisions == plain_decisions
+    for left, right in zip(weights, plain_weights, strict=True):
+        np.testing.assert_array_equal(left, right)
+    rows = [values for _, values in scalars if "noise/gap" in values]
+    assert len(rows) == len(history["loss"]) - 1  # the first one ended in the probe
+    for row in rows:
+        assert row["noise/averaged"] == pytest.approx(row["epoch/val_loss"], rel=1e-5)
+        assert row["noise/gap"] == abs(row["noise/raw"] - row["noise/averaged"])
+    assert max(row["noise/gap"] for row in rows) > 1e-4
+    assert not any("noise/gap" in values for _, values in plain_scalars)
+
+
 OPTIMIZERS = [
     lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
     keras.optimizers.Adam,

@@ -70,13 +70,20 @@ def page(tmp_path_factory):
     """Two short runs, and a server that has read both."""
     folder = tmp_path_factory.mktemp("runs")
     x, y = blobs(480)
-    auto = adaptlr.AutoLR(log_dir=folder / "auto")
+    x, y, held_out = x[:384], y[:384], (x[384:], y[384:])
+    auto = adaptlr.AutoLR(held_out, log_dir=folder / "auto")
     plateau = adaptlr.PlateauLR(patience=1, min_delta=9.0, log_dir=folder / "plateau")
     for callback in (auto, plateau):
         keras.utils.set_random_seed(0)
         model = classifier(keras.optimizers.Adam(0.01))
         model.fit(
-            x, y, batch_size=16, epochs=10, validation_split=0.2, callbacks=[callback], verbose=0
+            x,
+            y,
+            batch_size=16,
+            epochs=10,
+            validation_data=held_out,
+            callbacks=[callback],
+            verbose=0,
         )
     page = Page(folder, folder / "server.log")
     try:
@@ -90,7 +97,8 @@ def page(tmp_path_factory):
 def test_both_runs_have_scalars_that_line_up(page):
     tags = page.get("plugin/scalars/tags")
     assert set(tags) == {"auto", "plateau"}
-    assert set(tags["auto"]) == {*tags["plateau"], "phase"}
+    noise = {"noise/averaged", "noise/raw", "noise/gap"}
+    assert set(tags["auto"]) == {*tags["plateau"], "phase", *noise}
 
     def steps(run):
         tag = quote("epoch/val_loss", safe="")

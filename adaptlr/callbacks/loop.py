@@ -18,7 +18,7 @@ from adaptlr.range_test import Curve
 from adaptlr.schedules import Constant as ConstantRate
 from adaptlr.training.arrays import to_arrays
 from adaptlr.training.distributed import agreed
-from adaptlr.training.evaluation import TrainingLoss, evaluate
+from adaptlr.training.evaluation import TrainingLoss, evaluate, few
 from adaptlr.training.in_graph import InGraph, compiles_steps
 from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.training.weights import (
@@ -359,9 +359,9 @@ class ControlLoop:
             logs.update(evaluate(self._synced_model(), held_out))
         logs.update(self._optimizer.read_all())
         numbers = {f"epoch/{k}": number(v) for k, v in logs.items()}
-        self._writer.write_scalars(self.step, {k: v for k, v in numbers.items() if v is not None})
         if self._average is not None:
-            self._average.swap_out()
+            numbers.update(self._noise(self._average))
+        self._writer.write_scalars(self.step, {k: v for k, v in numbers.items() if v is not None})
         self._control(loss, self._monitored(logs), epoch_end=True)
         self._swap_in(counted=True)
 
@@ -519,6 +519,23 @@ class ControlLoop:
             self._synced_model()
             self._average.swap_out()
         return measured
+
+    def _noise(self, average: RunningAverage) -> dict[str, float | None]:
+        """Measures averaged and raw weights on the same few batches; leaves the raw ones."""
+        monitor, data = self._plan.controller.monitor, self._plan.validation_data
+        if monitor is None or not self._measurable() or self._decision.exploring:
+            average.swap_out()
+            return {}
+        found = []
+        for last in (False, True):
+            if last:
+                average.swap_out()
+            logs = evaluate(self._synced_model(), data, steps=few(data))
+            found.append(number(logs.get(monitor.name)))
+            self._synced_model()
+        averaged, raw = found
+        gap = None if averaged is None or raw is None else abs(raw - averaged)
+        return {"noise/averaged": averaged, "noise/raw": raw, "noise/gap": gap}
 
     def _monitored(self, logs: dict[str, Any]) -> float | None:
         monitor = self._plan.controller.monitor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,9 @@ import keras
 
 from adaptlr.training.random_state import random_state, set_random_state
 
-__all__ = ["TrainingLoss", "evaluate"]
+__all__ = ["TrainingLoss", "evaluate", "few"]
+
+_FEW = 10
 
 
 class TrainingLoss:
@@ -70,6 +73,16 @@ def evaluate(model: Any, data: Any, steps: int | None = None) -> dict[str, Any]:
             x, y, sample_weight=sample_weight, steps=steps, verbose=0, return_dict=True
         )
     return {f"val_{name}": value for name, value in logs.items()}
+
+
+def few(data: Any) -> int:
+    """A number of batches, at most ten, that `evaluate` finds in `data`."""
+    if isinstance(data, tuple | list):
+        return min(_FEW, math.ceil(len(keras.tree.flatten(data[0])[0]) / 32))
+    try:
+        return max(1, min(_FEW, len(data)))
+    except TypeError:  # a dataset of unknown length, which holds one at least
+        return 1
 
 
 @contextmanager
