@@ -139,7 +139,7 @@ class ControlLoop:
         self._check_owner = self._warned = self._write_lost = False
         self._epoch_loss: float | None = None  # of the steps before validation
         self._snapshot: Snapshot | None = None
-        self._earlier: Snapshot | None = None  # the one before, until that one is proven
+        self._earlier: Snapshot | None = None  # the one before
         model = synced_model()
         if plan.validation_data is not None:
             self._try_out(model, plan.validation_data)
@@ -435,8 +435,6 @@ class ControlLoop:
             # The sums behind the epoch's metrics hold what was undone, NaN included.
             model.reset_metrics()
             self._loss.reset()
-        else:
-            self._earlier = None  # training went on well from the last one
         # A model that is not built yet has nothing to keep; for an experiment, that is an error.
         if decision.snapshot and (model.built or decision.exploring):
             self._keep(model)

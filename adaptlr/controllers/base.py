@@ -78,8 +78,7 @@ class Decision:
         next_step: Step of the next control point; None leaves it to the callback's interval.
         snapshot: Keep the present training state (weights, optimizer slots, random state).
         restore: Go back to the last snapshot; happens before anything else.
-        earlier: With `restore`, and if every control point since the last snapshot has restored:
-            that snapshot is bad itself, go back to the one before it.
+        earlier: With `restore`: go back to the snapshot before the last one, if there is one.
         keep_best: Remember the weights that were just measured as the best so far.
         restart_average: Start the running average of the weights anew.
         measure: Measure the monitored metric on the callback's held-out data at the next control

@@ -7,7 +7,7 @@ from typing import Literal
 
 from adaptlr._checks import require_integer, require_number
 from adaptlr.controllers.base import Decision, Observation, Run
-from adaptlr.controllers.trial import expected, pays
+from adaptlr.controllers.trial import edge
 from adaptlr.monitor import Monitor, MonitorState, finite
 from adaptlr.range_test import Curve, RangeTest
 
@@ -32,7 +32,8 @@ class FeedbackState:
     rate: float = 0.0  # held until the cool-down
     settled: int = 0  # step after which the rate is in force
     trial_until: int = 0
-    marks: tuple[tuple[int, float], ...] = ()  # steps since settled, metric there
+    mark: float | None = None  # the metric when the present trial began
+    gain: float | None = None  # what the last raise that paid brought
     trying: bool = False  # a raise that may be undone
     wait: int = 0
     first: float | None = None  # value of the metric
@@ -56,9 +57,11 @@ class Feedback:
       too short for the longest ramp has no such time, and takes the rate as it is.
     * *Warm-up*: linear from zero over `warm_share` of the run. A rate that is good later can
       destroy fresh weights for good (dead ReLUs) while the optimizer's moments are young.
-    * *Trial*: if held-out data can be measured between epoch ends, the rate is raised by
-      `trial_factor` for `trial_share` of the run. If that pays (see `pays`), the raise stays and
-      the next is tried; else it is undone.
+    * *Trials*: if held-out data can be measured between epoch ends, the rate is raised by
+      `trial_factor` for `trial_share` of the run, again and again, as long as the averaged weights
+      have become better each time. The raise after which they have not is undone together with
+      the one before, and the rate becomes that at which a raise would have brought nothing (see
+      `edge`), divided by `margin`: what is fast for a few steps is too high for many.
     * *Hold*: the rate stays. The monitored metric is that of the running average of the weights,
       whose noise is small enough that a plateau shows within an epoch or two.
     * *Cool*: linear to zero, over the last `cool_share` of a known horizon, or, once the metric
@@ -86,6 +89,7 @@ class Feedback:
             unknown horizon gives it `probe_steps`; runs in which it would have fewer than twenty
             steps do without.
         trial_factor: What a trial multiplies the rate by, > 1.
+        margin: What the rate that the trials found is divided by, ≥ 1.
         caution: What the rate of a probe of `probe_steps` is divided by, ≥ 1.
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
         least_gain: Improvements smaller than this share of all progress since the first value do
@@ -110,8 +114,9 @@ class Feedback:
     probe_steps: int = 100
     probe_share: float = 0.05
     warm_share: float = 0.02
-    trial_share: float = 0.015
-    trial_factor: float = 3.0
+    trial_share: float = 0.0125
+    trial_factor: float = 2.0
+    margin: float = 2.5
     caution: float = 2.0
     cool_share: float = 0.25
     least_gain: float = 0.01
@@ -125,6 +130,7 @@ class Feedback:
         require_number(self, "warm_share", minimum=0.0, below=1.0)
         require_number(self, "trial_share", minimum=0.0, below=1.0)
         require_number(self, "trial_factor", above=1.0)
+        require_number(self, "margin", minimum=1.0)
         require_number(self, "caution", minimum=1.0)
         require_number(self, "cool_share", above=0.0, below=1.0)
         require_number(self, "least_gain", minimum=0.0, below=1.0)
@@ -266,17 +272,59 @@ class Feedback:
         left = min(state.settled + state.warm_steps - step, state.warm_steps)
         if left > 0:
             scale = state.rate * (1.0 - left / (state.warm_steps + 1))
-            return replace(state, scale=scale), Decision(
-                scale, next_step=step + min(left, max(1, state.warm_steps // 50))
-            )
+            wait = min(left, max(1, state.warm_steps // 50))
+            measure = wait == left and state.trial_steps > 0
+            state = replace(state, scale=scale)
+            return state, Decision(scale, next_step=step + wait, measure=measure)
         state = replace(state, scale=state.rate, phase="hold")
         reason = f"warmed up to {state.rate:.3g} in {state.warm_steps} steps"
         if not state.trial_steps:
             return state, Decision(state.rate, "warm", reason)
-        until = step + state.trial_steps
-        state = replace(state, phase="trial", trial_until=until)
-        reason += f"; measured twice, every {state.trial_steps} steps, before a raise is tried"
-        return state, Decision(state.rate, "warm", reason, until, measure=True)
+        state = replace(state, phase="trial", trial_until=step)
+        if observation.monitored is None or observation.epoch_end:
+            return state, Decision(state.rate, "warm", reason, step + 1, measure=True)
+        return self._raise(replace(state, mark=observation.monitored), step, reason)
+
+    def _trial(
+        self, state: FeedbackState, observation: Observation
+    ) -> tuple[FeedbackState, Decision]:
+        step, value, mark = observation.step, observation.monitored, state.mark
+        # Validation data of `fit` need not be those that are measured between epoch ends.
+        if observation.epoch_end or value is None or step < state.trial_until:
+            until = max(state.trial_until, step + 1)
+            return state, Decision(state.scale, next_step=until, measure=True)
+        found = f"{self.monitor.name} of the averaged weights is {value:.6g}"
+        if mark is None:
+            return self._raise(replace(state, mark=value), step, found)
+        found += f" after {mark:.6g}"
+        gain = mark - value if state.monitor.direction == "min" else value - mark
+        if gain > 0.0:
+            state = replace(state, mark=value, gain=gain)
+            return self._raise(state, step, f"{found}: {state.rate:.3g} pays")
+        top = state.rate / self.trial_factor
+        limit = edge(top, self.trial_factor, state.gain, -gain)
+        rate, paid = limit / self.margin, state.gain is not None
+        undone = state.trial_steps * (1 + paid)
+        reason = f"{found}: a raise brings nothing at {limit:.3g}, {rate:.3g} is held"
+        reason += f"; the last {undone} steps are undone"
+        state = replace(state, phase="hold", rate=rate, scale=rate, trying=False)
+        return state, Decision(
+            rate, "undo", reason, restore=True, earlier=paid, restart_average=True
+        )
+
+    def _raise(
+        self, state: FeedbackState, step: int, reason: str
+    ) -> tuple[FeedbackState, Decision]:
+        rate, until = state.rate * self.trial_factor, step + state.trial_steps
+        if rate > self.max_lr:
+            rate = state.rate / self.margin
+            state = replace(state, phase="hold", rate=rate, scale=rate, trying=False)
+            return state, Decision(
+                rate, "keep", f"{reason}, and is as high as trials go: {rate:.3g} is held"
+            )
+        state = replace(state, rate=rate, scale=rate, trying=True, trial_until=until)
+        reason += f"; {rate:.3g} is tried for {state.trial_steps} steps"
+        return state, Decision(rate, "raise", reason, until, snapshot=True, measure=True)
 
     def _shown(self, state: FeedbackState, rate: float | None, verdict: str) -> Curve:
         """The curve of the probe, with what was made of it."""
@@ -284,43 +332,6 @@ class Feedback:
         curve = self._ramp(state).curve(losses)
         suggestions = {**curve.suggestions, "centre": rate}
         return replace(curve, suggestions=suggestions, verdict=verdict)
-
-    def _trial(
-        self, state: FeedbackState, observation: Observation
-    ) -> tuple[FeedbackState, Decision]:
-        step, value = observation.step, observation.monitored
-        # Validation data of `fit` need not be those that are measured between epoch ends.
-        if observation.epoch_end or value is None or step < state.trial_until:
-            until = max(state.trial_until, step + 1)
-            return state, Decision(state.scale, next_step=until, measure=True)
-        name, taken = self.monitor.name, step - state.settled
-        until = step + state.trial_steps
-        marks = state.marks
-        state = replace(state, marks=(*marks, (taken, value)), trial_until=until)
-        if not state.trying:
-            if not marks:  # a second value is needed to know where the first was going
-                return state, Decision(state.scale, next_step=until, measure=True)
-            return self._raise(state, f"{name} of the averaged weights is {value:.6g}")
-        line, last = expected(marks, taken), marks[-1][1]
-        found = f"{name} {value:.6g} after {last:.6g}, {line:.6g} was expected without the raise"
-        if pays(value, last, line, state.monitor.direction):
-            state = replace(state, trying=False)
-            reason = f"{found}: it brought enough, {state.rate:.3g} stays"
-            return state, Decision(state.scale, "keep", reason, until, snapshot=True, measure=True)
-        rate = state.rate / self.trial_factor
-        state = replace(state, phase="hold", rate=rate, scale=rate, trying=False, marks=())
-        reason = f"{found}: back to {rate:.3g} ({state.trial_steps} steps undone)"
-        return state, Decision(rate, "undo", reason, restore=True, restart_average=True)
-
-    def _raise(self, state: FeedbackState, reason: str) -> tuple[FeedbackState, Decision]:
-        rate = state.rate * self.trial_factor
-        if rate > self.max_lr:
-            return replace(state, phase="hold", marks=()), Decision(state.scale)
-        state = replace(state, rate=rate, scale=rate, trying=True)
-        reason += f"; {rate:.3g} is tried for {state.trial_steps} steps"
-        return state, Decision(
-            rate, "raise", reason, state.trial_until, snapshot=True, measure=True
-        )
 
     def _hold(
         self, state: FeedbackState, observation: Observation

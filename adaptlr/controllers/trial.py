@@ -1,53 +1,32 @@
-"""Whether a higher rate pays: measured against where the present one was going."""
+"""Where raising the rate stops to pay."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from adaptlr.monitor import finite
 
-from adaptlr.monitor import Direction, finite
-
-__all__ = ["expected", "pays"]
-
-# A raise begins with a shock that passes, and its worth shows later than a trial ends: less than
-# what was expected without it may still be worth it, no progress is not.
-_ENOUGH = 1.0 / 3.0
+__all__ = ["edge"]
 
 
-def expected(marks: Sequence[tuple[int, float]], step: int) -> float:
-    """Continues the last two of `marks` to `step`, on a straight line in the logarithm of steps.
+def edge(rate: float, factor: float, gain: float | None, loss: float) -> float:
+    """Between two rates a raise apart, the one at which a raise would have brought nothing.
 
-    The loss of averaged weights falls nearly straight against the logarithm of the steps while the
-    rate stays, so the line says what the loss would have become without the change.
+    A raise to `rate` brought `gain`, the next one, to `rate * factor`, lost `loss`: a straight
+    line between the two, over the logarithm of the rate, crosses zero at the edge.
 
     Args:
-        marks: At least two pairs of step, ≥ 1, and value; the last two differ in their steps.
-        step: Where to continue to, ≥ 1.
+        rate: The highest rate that paid, > 0.
+        factor: What a raise multiplies the rate by, > 1.
+        gain: Improvement of the metric in the last trial that paid, > 0; None if none did, which
+            counts as a gain of the size of the loss.
+        loss: Change for the worse in the trial that did not, ≥ 0; not finite if it diverged.
 
     Example:
-        >>> round(expected([(10, 2.0), (100, 1.5)], 1000), 6)
-        1.0
+        >>> round(edge(0.1, 2.0, gain=0.03, loss=0.01), 4)
+        0.1682
+        >>> edge(0.1, 2.0, gain=0.03, loss=float("inf"))
+        0.1
     """
-    (first, then), (second, now) = marks[-2:]
-    return now + (now - then) * math.log(step / second) / math.log(second / first)
-
-
-def pays(value: float, last: float, line: float, direction: Direction) -> bool:
-    """Whether a raise brought a third of the progress that was expected without it.
-
-    Args:
-        value: The metric at the end of the trial.
-        last: The metric at its begin.
-        line: What was expected at its end (see `expected`).
-        direction: Whether the metric is better when lower or when higher.
-
-    Example:
-        >>> pays(1.9, last=2.0, line=1.8, direction="min")
-        True
-        >>> pays(2.0, last=2.0, line=1.8, direction="min")
-        False
-    """
-    if not finite(value):
-        return False
-    least = last + _ENOUGH * (line - last)
-    return value < min(least, last) if direction == "min" else value > max(least, last)
+    if not finite(loss):
+        return rate
+    share = 0.5 if gain is None else gain / (gain + loss)
+    return float(rate * factor**share)

@@ -73,12 +73,15 @@ def points(line: Line, other: Line) -> float:
 
 def thrown_away(line: Line) -> float:
     """Share of a run's steps that a restore undid."""
-    started, lost = 0, 0
+    begun: list[int] = []
+    lost = 0
     for step, _, rule, _ in line["decisions"]:
         if rule in ("probe", "raise"):
-            started = step
-        elif rule in ("settle", "undo"):
-            lost += step - started
+            begun.append(step)
+        elif rule == "settle":
+            lost, begun = step - begun[-1], []
+        elif rule == "undo":  # the raise that did not pay, and the one before
+            lost += step - begun[-2:][0]
     return lost / line["steps"]
 
 
