@@ -49,9 +49,14 @@ def test_the_digits_suite(tmp_path):
     assert lines.read_text() == before
     run("run.py", *arguments, "--methods", "CosineDecay")
     assert json.loads(lines.read_text().splitlines()[-1])["method"] == "CosineDecay"
-    page.write_text("<!-- figures -->\nold\n<!-- /figures -->\n<!-- auto -->\n<!-- /auto -->\n")
+    named = ("AutoLR, horizon=None", "without cool-down")
+    run("run.py", *arguments, "--methods", *named, "--rates", 1e-2)
+    names = "figures", "auto", "unbounded", "ablation"
+    page.write_text("".join(f"<!-- {n} -->\nold\n<!-- /{n} -->\n" for n in names))
     run("tables.py", "--lines", lines, "--page", page)
     text = page.read_text()
     assert "old" not in text
     assert "| constant | 1 | 1.00 | 1.000 |" in text
     assert "| digits cnn-bn, adam | 0 | 2 | 0.00 |" in text
+    assert " of 160 (" in text
+    assert "| without cool-down | 1 |" in text
