@@ -123,7 +123,9 @@ def run(method, seed, options):
     keras.utils.set_random_seed(seed)
     model = common.compiled(common.network(width=options.width), method.rate)
     log = adaptlr.writers.MemoryWriter()
-    callback = method.callback(log_dir=common.log_dir(options, method.folder, seed), writers=[log])
+    folder = common.log_dir(options, method.folder, seed)
+    more = {"validation_data": splits[1]} if method.callback.func is adaptlr.AutoLR else {}
+    callback = method.callback(log_dir=folder, writers=[log], **more)
     common.fit(model, splits, options.epochs, callback, ProgressBar(method.title))
     settled = getattr(callback, "learning_rate", None)
     return Result(

@@ -29,29 +29,29 @@ SIDE = 64  # pixels: what photographs are resized to. Held in memory, 80 000 of 
 RATE, HIGH = 0.001, 0.01
 
 
-def auto(epoch_steps, epochs, **log):
-    return adaptlr.AutoLR(**log)
+def auto(epoch_steps, epochs, control, **log):
+    return adaptlr.AutoLR(validation_data=control, **log)
 
 
-def plateau(epoch_steps, epochs, **log):
+def plateau(epoch_steps, epochs, control, **log):
     return adaptlr.PlateauLR(factor=0.3, patience=2, **log)
 
 
-def cyclical(epoch_steps, epochs, **log):
+def cyclical(epoch_steps, epochs, control, **log):
     half = 2 * epoch_steps  # two epochs up, two down, as Smith advises
     return adaptlr.CyclicalLR(RATE / 3, HIGH, half, mode="triangular2", **log)
 
 
-def onecycle(epoch_steps, epochs, **log):
+def onecycle(epoch_steps, epochs, control, **log):
     return adaptlr.OneCycleLR(HIGH, **log)
 
 
-def schedule(epoch_steps, epochs, **log):
+def schedule(epoch_steps, epochs, control, **log):
     cosine = Cosine(HIGH, epoch_steps * epochs)
     return adaptlr.ScheduleLR(Warmup(cosine, warmup_steps=epoch_steps), **log)
 
 
-def finder(epoch_steps, epochs, **log):
+def finder(epoch_steps, epochs, control, **log):
     """The finder is run before `fit`; what it suggests is held."""
     return adaptlr.LRFinder(**log)
 
@@ -131,7 +131,9 @@ def run(name, seed, options):
     log = adaptlr.writers.MemoryWriter()
     folder = common.log_dir(options, name, seed)
     epoch_steps, steps = -(-len(splits[0][0]) // BATCH), 0
-    callback = CALLBACKS[name](epoch_steps, options.epochs, log_dir=folder, writers=[log])
+    callback = CALLBACKS[name](
+        epoch_steps, options.epochs, splits[1], log_dir=folder, writers=[log]
+    )
     if name == "finder":
         callback.find(model, *splits[0], batch_size=BATCH)
         if callback.suggestion is None:

@@ -62,7 +62,7 @@ def compare(momentum, batch, seed, options):
     suggested = trainer.suggestion()
     found = {"rate": None, "test": None} if suggested is None else trainer.run(suggested)
     folder = common.log_dir(options, f"batch_{batch}_momentum_{momentum:g}", seed)
-    callback = adaptlr.AutoLR(log_dir=folder)
+    callback = adaptlr.AutoLR(trainer.splits[1], log_dir=folder)
     settled = trainer.run(0.01, callback)
     settled["rate"] = callback.learning_rate
     return [(run["rate"], run["test"]) for run in (best, found, settled)]
