@@ -100,7 +100,7 @@ class TestRunningAverage:
         average = self.average(model, path)
         expected = 0.0
         for t, value in enumerate(path, start=1):
-            expected += (1.0 - (1.0 - 1.0 / t) ** 8.0) * (value - expected)
+            expected += (1.0 - (1.0 - 1.0 / t) ** 17.0) * (value - expected)
         average.swap_in()
         assert model.get_weights()[0].item() == pytest.approx(expected, rel=1e-6)
 
