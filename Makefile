@@ -49,6 +49,7 @@ test-wheel: $(VENV)/.dev $(WHEEL_VENV)/.created  ## build sdist and wheel, run t
 	@echo "test-wheel: build, install and test the wheel, about 10 minutes"
 	@rm -rf dist
 	@$(BIN)/python -m build --outdir dist .
+	@$(BIN)/twine check --strict dist/*
 	@$(WHEEL_VENV)/bin/pip install -q "$$(ls dist/*.whl)[dev,examples]" $(TENSORFLOW) || $(PIP_FAILED)
 	@$(WHEEL_VENV)/bin/pip install -q --force-reinstall --no-deps dist/*.whl
 	@set -e; python=$(CURDIR)/$(WHEEL_VENV)/bin/python; outside=$$(mktemp -d); \
