@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -60,3 +61,22 @@ def test_the_digits_suite(tmp_path):
     assert "| digits cnn-bn, adam | 0 | 2 | 0.00 |" in text
     assert " of 160 (" in text
     assert "| without cool-down | 1 |" in text
+
+
+@pytest.mark.slow
+def test_the_suite_for_a_gpu_goes_on_in_pieces(tmp_path):
+    lines, archive, page = tmp_path / "lines.jsonl", tmp_path / "images.npz", tmp_path / "page.md"
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (6000, 32, 32, 3), "uint8")
+    labels = random.integers(0, 10, (6000, 1), "uint8")
+    np.savez(archive, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    arguments = ("cifar", "--data", archive, "--images", 256, "--epochs", 1, "--seeds", 0,
+                 "--tasks", "resnet20", "--optimizers", "sgd", "--out", lines,
+                 "--methods", "constant", "CosineDecay at", "--rates", 1e-3)  # fmt: skip
+    assert "1/2: the same command" in run("run.py", *arguments, "--minutes", -1)
+    run("run.py", *arguments)
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [line["method"] for line in written] == ["constant", "CosineDecay at"]
+    page.write_text("<!-- cifar -->\n<!-- /cifar -->\n")
+    run("tables.py", "--lines", lines, "--page", page)
+    assert "| resnet20, sgd |" in page.read_text()

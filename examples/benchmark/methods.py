@@ -77,12 +77,12 @@ def reduce_on_plateau(run: Run, _: float | None) -> Start:
     return Start(run.standard, [keras.callbacks.ReduceLROnPlateau(patience=3)])
 
 
-def cosine(run: Run, _: float | None) -> Start:
-    """Keras' cosine decay after 5 % warm-up, to and from zero, at the standard rate."""
+def cosine(run: Run, rate: float | None) -> Start:
+    """Keras' cosine decay after 5 % warm-up, to and from zero, at the standard rate or another."""
     warm = max(1, run.steps // 20)
     return Start(
         keras.optimizers.schedules.CosineDecay(
-            0.0, run.steps - warm, warmup_target=run.standard, warmup_steps=warm
+            0.0, run.steps - warm, warmup_target=rate or run.standard, warmup_steps=warm
         )
     )
 
@@ -200,6 +200,8 @@ METHODS = [
     Method("OneCycleLR", one_cycle),
     Method("decay", decay, ORACLE_FACTORS),
     Method("AutoLR", auto, START_RATES),
+    # ARC's start rates, for the published figures of the suite `cifar`.
+    Method("CosineDecay at", cosine, (1e-4, 1e-3, 1e-2), if_named=True),
     # 200 epochs where 15 are planned, and a plateau to end them.
     Method("AutoLR, horizon=None", auto_unbounded, (1e-2,), epochs=200 / 15, if_named=True),
     Method("constant, averaged", constant_averaged, if_named=True),

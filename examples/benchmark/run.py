@@ -3,14 +3,17 @@
     python examples/benchmark/run.py digits
     python examples/benchmark/run.py cifar-small --data cifar10.npz --seeds 0 1 2 --shard 0/2
 
-Two processes with `--shard 0/2` and `--shard 1/2` share the work. `tables.py` makes the tables of
-docs/benchmarks.md from the lines.
+Two processes with `--shard 0/2` and `--shard 1/2` share the work. With `--minutes` no run is begun
+that would not fit into the time left, and the same command goes on with it later. The suite
+`cifar` is for a GPU, on any backend. `tables.py` makes the tables of docs/benchmarks.md from the
+lines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import time
 from collections.abc import Iterator
@@ -122,8 +125,20 @@ def made_by() -> str:
     version = __import__(backend).__version__
     return (
         f"adaptlr {adaptlr.__version__}, Keras {keras.__version__}, {backend} {version}, "
-        f"Python {platform.python_version()}, CPU"
+        f"Python {platform.python_version()}, {device(backend)}"
     )
+
+
+def device(backend: str) -> str:
+    """What the training ran on."""
+    library = __import__(backend)
+    if backend == "torch" and library.cuda.is_available():
+        return str(library.cuda.get_device_name(0))
+    if backend == "jax" and library.default_backend() != "cpu":
+        return str(library.devices()[0].device_kind)
+    if backend == "tensorflow" and (gpus := library.config.list_physical_devices("GPU")):
+        return str(library.config.experimental.get_device_details(gpus[0])["device_name"])
+    return "CPU"
 
 
 def jobs(options: argparse.Namespace) -> Iterator[Job]:
@@ -132,7 +147,9 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
         for task in TASKS:
             if task.suite != options.suite or (options.tasks and task.name not in options.tasks):
                 continue
-            task = task if options.epochs is None else replace(task, epochs=options.epochs)
+            epochs = options.epochs or task.epochs
+            few = options.images is not None
+            task = task.few(options.images, epochs) if few else replace(task, epochs=epochs)
             for optimizer in options.optimizers or task.optimizers:
                 for method in METHODS:
                     named = method.name in (options.methods or ())
@@ -171,21 +188,29 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=[method.name for method in METHODS])
     parser.add_argument("--rates", type=float, nargs="+", help="start rates and factors")
     parser.add_argument("--epochs", type=int, help="instead of the task's own")
+    parser.add_argument("--images", type=int, help="of each split; fewer for a trial only")
+    parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--data", type=Path, help="CIFAR-10 as .npz; downloaded without")
     parser.add_argument("--out", type=Path, default=LINES)
     parser.add_argument("--shard", default="0/1", help="K/N: every N-th run, from the K-th")
     options = parser.parse_args()
     part, parts = map(int, options.shard.split("/"))
     todo = list(jobs(options))[part::parts]
-    console, loaded = Console(width=110), {}
+    console, loaded, longest = Console(width=110), {}, 0.0
+    begun = time.perf_counter()
     for number, job in enumerate(todo, 1):
         done = read_lines(options.out)
         if any(all(line.get(k) == v for k, v in job.key.items()) for line in done):
             continue
+        start = time.perf_counter()
+        if start + longest > begun + 60.0 * options.minutes:
+            console.print(f"at {number}/{len(todo)}: the same command goes on with it")
+            return
         if job.task.name not in loaded:
             loaded = {job.task.name: job.task.splits(options.data)}
         line = train(job, loaded[job.task.name])
         append(options.out, line)
+        longest = max(longest, time.perf_counter() - start)
         rate = "" if job.rate is None else f" {job.rate:g}"
         console.print(
             f"{number}/{len(todo)} {job.task.name} {job.optimizer} {job.method.name}{rate} "

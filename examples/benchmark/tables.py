@@ -23,6 +23,8 @@ Line = dict[str, Any]
 Cell = tuple[str, str, str, int]  # suite, task, optimizer, seed
 ORACLE = "oracle"
 UNBOUNDED = "AutoLR, horizon=None"
+ARC = ("AutoLR", "CosineDecay at")  # what its published figures compare
+CPU_SUITES = ("digits", "cifar-small", "vit-small")
 
 
 def cell_of(line: Line) -> Cell:
@@ -197,6 +199,29 @@ def ablation_table(cells: dict[Cell, dict[str, list[Line]]], methods: Sequence[s
     return markdown(head, rows)
 
 
+def cifar_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
+    """AutoLR from its start rates against a cosine at the best of three; means over seeds."""
+    groups: dict[tuple[str, str], dict[str, dict[float, list[float]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    for (_, task, optimizer, _), runs in cells.items():
+        for method in ARC:
+            for line in runs.get(method, []):
+                found = groups[task, optimizer][method][line["rate"]]
+                found.append(100.0 * line["test_accuracy"])
+    rows = []
+    for (task, optimizer), methods in sorted(groups.items()):
+        autos, fixed = ([mean(x) for x in methods[m].values()] for m in ARC)
+        rows.append(
+            [
+                f"{task}, {optimizer}",
+                f"{max(fixed):.2f}" if fixed else "–",
+                f"{mean(autos):.2f} / {min(autos):.2f}" if autos else "–",
+            ]
+        )
+    return markdown(["task, optimizer", "best cosine", "AutoLR: mean / worst start rate"], rows)
+
+
 def unbounded_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     """AutoLR with 200 epochs and no plan, against the best run that knew its 15."""
     rows = []
@@ -234,8 +259,9 @@ def sections(lines: list[Line]) -> dict[str, str]:
     order = ["constant", "ReduceLROnPlateau", "CosineDecay", "SwapEMAWeights", "GreedyLR",
              "PlateauLR", "CyclicalLR", "OneCycleLR", ORACLE, "AutoLR"]  # fmt: skip
     methods = [m for m in order if m in seen]
-    variants = [m.name for m in METHODS if m.if_named and m.name in seen - {UNBOUNDED}]
-    tuned = {cell: runs for cell, runs in cells.items() if cell[0] != "held-out"}
+    variants = [m.name for m in METHODS if m.if_named and m.name in seen - {UNBOUNDED, *ARC}]
+    tuned = {cell: runs for cell, runs in cells.items() if cell[0] in CPU_SUITES}
+    on_gpu = {cell: runs for cell, runs in cells.items() if cell[0] == "cifar"}
     apart = {cell: runs for cell, runs in cells.items() if cell[0] == "held-out"}
     texts = {"accuracy": accuracy_table(tuned, methods), "figures": figure_table(tuned, methods),
              "auto": auto_table(tuned), "ablation": ablation_table(tuned, variants),
@@ -243,6 +269,8 @@ def sections(lines: list[Line]) -> dict[str, str]:
     for suite in sorted({cell[0] for cell in tuned}):
         part = {cell: runs for cell, runs in tuned.items() if cell[0] == suite}
         texts[f"figures-{suite}"] = figure_table(part, methods)
+    if on_gpu:
+        texts["cifar"] = cifar_table(on_gpu) + "\n\n" + figure_table(on_gpu, methods)
     if apart:
         texts["held-out"] = accuracy_table(apart, methods) + "\n\n" + figure_table(apart, methods)
     return texts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,15 @@ class Task:
     batch_size: int = 64
     shift: int = 0
     mirror: bool = False
+
+    def few(self, images: int, epochs: int) -> Task:
+        """The same with fewer images and epochs: to see that it runs."""
+
+        def splits(path: Path | None) -> tuple[Split, Split, Split]:
+            train, control, test = self.splits(path)
+            return tuple(Split(s.x[:images], s.y[:images]) for s in (train, control, test))
+
+        return replace(self, splits=splits, epochs=epochs)
 
 
 class Batches(keras.utils.PyDataset):
@@ -220,6 +229,34 @@ def residual_net(shape: tuple[int, ...]) -> keras.Model:
     return keras.Model(image, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
 
 
+def resnet(widths: tuple[int, ...], blocks: int) -> Callable[[tuple[int, ...]], keras.Model]:
+    """Residual net of arXiv 1512.03385, section 4.2, weight decay included.
+
+    With four widths and two blocks it is that paper's ResNet-18, its first layer made small.
+    """
+
+    def convolution(x: Any, width: int, stride: int = 1, size: int = 3) -> Any:
+        x = keras.layers.Conv2D(
+            width, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal",
+            kernel_regularizer=keras.regularizers.L2(1e-4),
+        )(x)  # fmt: skip
+        return keras.layers.BatchNormalization(momentum=0.9)(x)
+
+    def make(shape: tuple[int, ...]) -> keras.Model:
+        image = keras.Input(shape)
+        x = keras.layers.ReLU()(convolution(image, widths[0]))
+        for width in widths:
+            for block in range(blocks):
+                stride = 2 if block == 0 and width > widths[0] else 1
+                y = convolution(keras.layers.ReLU()(convolution(x, width, stride)), width)
+                short = convolution(x, width, stride, 1) if stride == 2 else x
+                x = keras.layers.ReLU()(keras.layers.Add()([short, y]))
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        return keras.Model(image, keras.layers.Dense(10)(x))
+
+    return make
+
+
 TASKS = [
     Task("digits", "cnn-bn", digits_splits, strided_net, epochs=20, batch_size=50),
     Task(
@@ -250,4 +287,27 @@ TASKS = [
     # Never looked at while the controller was tuned.
     Task("held-out", "mlp", cifar_splits(10_000), multilayer_perceptron, shift=2, mirror=True),
     Task("held-out", "resnet-gn", cifar_splits(10_000, 8), residual_net, shift=1, mirror=True),
+    # For a GPU; 30 epochs at batch 128 are ARC's protocol (arXiv 2106.08767).
+    Task(
+        "cifar",
+        "resnet20",
+        cifar_splits(45_000, 32),
+        resnet((16, 32, 64), 3),
+        ("adam", "sgd"),
+        epochs=30,
+        batch_size=128,
+        shift=4,
+        mirror=True,
+    ),
+    Task(
+        "cifar",
+        "resnet18",
+        cifar_splits(45_000, 32),
+        resnet((64, 128, 256, 512), 2),
+        ("adam", "sgd"),
+        epochs=30,
+        batch_size=128,
+        shift=4,
+        mirror=True,
+    ),
 ]
