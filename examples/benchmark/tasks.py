@@ -259,21 +259,16 @@ def resnet(widths: tuple[int, ...], blocks: int) -> Callable[[tuple[int, ...]], 
 
 TASKS = [
     Task("digits", "cnn-bn", digits_splits, strided_net, epochs=20, batch_size=50),
-    Task(
-        "cifar-small",
-        "cnn",
-        cifar_splits(20_000),
-        conv_net((16, 32, 64), False),
-        shift=2,
-        mirror=True,
-    ),
-    Task(
-        "cifar-small",
-        "cnn-bn",
-        cifar_splits(20_000),
-        conv_net((16, 32, 64), True),
-        shift=2,
-        mirror=True,
+    *(
+        Task(
+            "cifar-small",
+            name,
+            cifar_splits(20_000),
+            conv_net((16, 32, 64), norm),
+            shift=2,
+            mirror=True,
+        )
+        for name, norm in (("cnn", False), ("cnn-bn", True))
     ),
     Task(
         "vit-small",
@@ -288,26 +283,21 @@ TASKS = [
     Task("held-out", "mlp", cifar_splits(10_000), multilayer_perceptron, shift=2, mirror=True),
     Task("held-out", "resnet-gn", cifar_splits(10_000, 8), residual_net, shift=1, mirror=True),
     # For a GPU; 30 epochs at batch 128 are ARC's protocol (arXiv 2106.08767).
-    Task(
-        "cifar",
-        "resnet20",
-        cifar_splits(45_000, 32),
-        resnet((16, 32, 64), 3),
-        ("adam", "sgd"),
-        epochs=30,
-        batch_size=128,
-        shift=4,
-        mirror=True,
-    ),
-    Task(
-        "cifar",
-        "resnet18",
-        cifar_splits(45_000, 32),
-        resnet((64, 128, 256, 512), 2),
-        ("adam", "sgd"),
-        epochs=30,
-        batch_size=128,
-        shift=4,
-        mirror=True,
+    *(
+        Task(
+            "cifar",
+            name,
+            cifar_splits(45_000, 32),
+            model,
+            ("adam", "sgd"),
+            epochs=30,
+            batch_size=128,
+            shift=4,
+            mirror=True,
+        )
+        for name, model in (
+            ("resnet20", resnet((16, 32, 64), 3)),
+            ("resnet18", resnet((64, 128, 256, 512), 2)),
+        )
     ),
 ]
