@@ -14,6 +14,6 @@ draw() {  # tab, width,height, file
     chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --virtual-time-budget=20000 \
         --window-size="$2" --screenshot="docs/images/tensorboard_$3.png" "$page#$1" 2>/dev/null
 }
-draw "custom_scalars&_smoothingWeight=0" 1700,740 scalars
+draw "custom_scalars&_smoothingWeight=0" 1700,1060 scalars
 draw "text&regexInput=%5Eauto%24" 1400,760 text
 draw hparams 1400,500 hparams
