@@ -219,6 +219,18 @@ class TestFeedback:
         assert undo.restore
         assert undo.earlier == (paid > 0)
 
+    def test_raises_that_always_pay_end_a_margin_below_the_highest_rate_tried(self):
+        run = dataclasses.replace(self.run, steps_per_epoch=1000, measurable=True)
+        controller = Feedback(max_lr=1.0)
+        _, trace = drive(controller, run, ramp(0.1), lambda epoch: 1.0, trial=100.0)
+        moves = [d for _, d in trace if d.rule in ("raise", "keep", "undo")]
+        *raises, keep = moves
+        assert {d.rule for d in raises} == {"raise"}
+        assert keep.rule == "keep"
+        assert 0.5 < raises[-1].scale <= 1.0
+        assert keep.scale == pytest.approx(raises[-1].scale / 2.5)
+        assert not keep.restore
+
     def test_an_infinite_loss_in_a_trial_is_a_loss_of_ground(self):
         """The guard would go back by itself; a controller on its own must not raise again."""
         controller, run = Feedback(), dataclasses.replace(self.run, steps_per_epoch=1000)

@@ -17,7 +17,7 @@ __all__ = ["AutoLR"]
 
 
 # Decisions after which a rate stays, until the next of them or the cool-down.
-_SETTLING = ("unprobed", "settle", "warm", "raise", "undo", "diverged", "released")
+_SETTLING = ("unprobed", "settle", "warm", "raise", "keep", "undo", "diverged", "released")
 
 
 class AutoLR(LearningRateCallback):

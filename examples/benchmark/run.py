@@ -66,7 +66,8 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         step = self._spent + (epoch + 1) * self._epoch_steps
-        row = {k: float(f"{v:.6g}") for k, v in (logs or {}).items()}
+        kept = {k: v for k, v in (logs or {}).items() if k == "loss" or k.startswith("val_")}
+        row = {k: float(f"{v:.6g}") for k, v in kept.items()}
         self.epochs.append({"step": step, **row})
 
 
