@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import keras
@@ -111,7 +112,14 @@ class RunningAverage:
         self._variables = [
             v for v in model_variables(model) if keras.backend.is_float_dtype(v.dtype)
         ]
-        self._momenta, self._variances = _batch_statistics(model)
+        momenta, variances = _batch_statistics(model)
+        self._known = [v for v in self._variables if id(v) in momenta]
+        self._momenta = [momenta[id(v)] for v in self._known]
+        places = {id(v): place for place, v in enumerate(self._known)}
+        least = [0.0 if id(v) in variances else -math.inf for v in self._known]
+        self._advance = _on_variables(
+            self._variables, partial(_advance, [places.get(id(v)) for v in self._variables], least)
+        )
         self._gamma = gamma
         self._raw: list[Any] | None = None
         self._best: list[Any] | None = None
@@ -120,7 +128,7 @@ class RunningAverage:
     def restart(self, step: int) -> None:
         """Forgets everything before the present weights; the best average is kept."""
         self._values = _read(self._variables)
-        self._statistics = self._read_statistics()
+        self._statistics = _read(self._known)
         self._start = self._step = step
 
     def update(self, step: int) -> None:
@@ -129,24 +137,15 @@ class RunningAverage:
             return
         before, now = self._step - self._start, step - self._start
         weight = 1.0 - (before / now) ** (self._gamma + 1.0)
-        statistics = self._read_statistics()
-        shares = {m: _scalar(m ** (step - self._step)) for m in {*self._momenta.values()}}
-        kept = [shares[self._momenta[key]] for key in statistics]
-        least = [0.0 if key in self._variances else -math.inf for key in statistics]
-        means = _recent(list(statistics.values()), list(self._statistics.values()), kept, least)
-        recent = dict(zip(statistics, means, strict=True))
-        present = [recent[id(v)] if id(v) in recent else _array(v) for v in self._variables]
-        self._values = _blend(self._values, present, _scalar(weight))
-        self._statistics, self._step = statistics, step
+        shares = [m ** (step - self._step) for m in self._momenta]
+        numbers = keras.ops.convert_to_tensor([weight, *shares], "float32")
+        self._values, self._statistics = self._advance(self._values, self._statistics, numbers)
+        self._step = step
 
     @property
     def age(self) -> int:
         """Steps that have gone into it."""
         return self._step - self._start
-
-    def _read_statistics(self) -> dict[int, Any]:
-        variables = [v for v in self._variables if id(v) in self._momenta]
-        return dict(zip(map(id, variables), _read(variables), strict=True))
 
     @property
     def swapped(self) -> bool:
@@ -180,7 +179,7 @@ class RunningAverage:
         return {
             "numbers": plain(self),
             "values": to_arrays(self._values),
-            "statistics": to_arrays(list(self._statistics.values())),
+            "statistics": to_arrays(self._statistics),
             "best": None if self._best is None else to_arrays(self._best),
         }
 
@@ -188,9 +187,7 @@ class RunningAverage:
         """Becomes the average that `save` has saved."""
         vars(self).update(saved["numbers"])
         self._values = from_arrays(saved["values"], self._variables)
-        known = [v for v in self._variables if id(v) in self._momenta]
-        statistics = from_arrays(saved["statistics"], known)
-        self._statistics = dict(zip(map(id, known), statistics, strict=True))
+        self._statistics = from_arrays(saved["statistics"], self._known)
         if saved["best"] is not None:
             self._best = [to_numpy(array) for array in saved["best"]]
 
@@ -203,7 +200,7 @@ def _finite(variables: Sequence[Any]) -> bool:
     return bool(keras.ops.convert_to_numpy(zero) == 0.0)
 
 
-def _in_one_call(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+def _in_one_call(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles a function of lists of arrays where the backend can.
 
     Without, each operation on each variable is a dispatch of its own, and an update of the average
@@ -213,11 +210,11 @@ def _in_one_call(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]
     if backend == "jax":
         import jax
 
-        return cast(Callable[..., list[Any]], jax.jit(function))
+        return cast(Callable[..., Any], jax.jit(function))
     if backend == "tensorflow":
         import tensorflow
 
-        return cast(Callable[..., list[Any]], tensorflow.function(function, autograph=False))
+        return cast(Callable[..., Any], tensorflow.function(function, autograph=False))
     return function
 
 
@@ -226,33 +223,54 @@ def _copies(values: list[Any]) -> list[Any]:
     return [keras.ops.copy(keras.ops.stop_gradient(value)) for value in values]
 
 
-@_in_one_call
-def _blend(averages: list[Any], present: list[Any], weight: Any) -> list[Any]:
-    return [
-        average
-        + keras.ops.cast(weight, average.dtype) * (keras.ops.stop_gradient(value) - average)
-        for average, value in zip(averages, present, strict=True)
-    ]
+def _on_variables(variables: list[Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles a function whose first argument is what the variables hold.
+
+    To take a variable as an argument costs TensorFlow more than the arithmetic; a function that
+    knows its variables reads them in the graph. JAX would take what they hold now for constants.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return _in_one_call(lambda *rest: function([_array(v) for v in variables], *rest))
+    compiled = _in_one_call(function)
+    return lambda *rest: compiled([_array(v) for v in variables], *rest)
 
 
-@_in_one_call
-def _recent(now: list[Any], before: list[Any], kept: list[Any], least: list[float]) -> list[Any]:
-    means = []
-    for new, old, share, floor in zip(now, before, kept, least, strict=True):
-        share = keras.ops.cast(share, new.dtype)
-        means.append(keras.ops.maximum((new - share * old) / (1.0 - share), floor))
-    return means
+def _advance(
+    places: list[int | None],
+    least: list[float],
+    present: list[Any],
+    averages: list[Any],
+    statistics: list[Any],
+    numbers: Any,
+) -> tuple[list[Any], list[Any]]:
+    """One update of a running average: the new averages, and the new statistics.
+
+    Args:
+        places: For each variable its place among the statistics of batch norm, if it is one.
+        least: The least value of each statistic.
+        present: What each variable holds.
+        averages: The average of each variable so far.
+        statistics: What each statistic held at the last update.
+        numbers: Weight of the present values, then for each statistic the share of its present
+            value that is older than the last update.
+    """
+    values, now = [], list(statistics)
+    for new, average, place in zip(present, averages, places, strict=True):
+        new = keras.ops.stop_gradient(new)
+        recent = new
+        if place is not None:
+            now[place] = keras.ops.copy(new)
+            older = keras.ops.cast(numbers[1 + place], new.dtype)
+            recent = (new - older * statistics[place]) / (1.0 - older)
+            recent = keras.ops.maximum(recent, least[place])
+        values.append(average + keras.ops.cast(numbers[0], average.dtype) * (recent - average))
+    return values, now
 
 
 def _array(variable: Any) -> Any:
     """What a variable holds. TensorFlow's compiled functions are slow to take variables."""
     value = variable.value
     return value.read_value() if hasattr(value, "read_value") else value
-
-
-def _scalar(number: float) -> Any:
-    """A number as an array, which no new value of it compiles anew."""
-    return keras.ops.convert_to_tensor(number, "float32")
 
 
 def _read(variables: Sequence[Any]) -> list[Any]:

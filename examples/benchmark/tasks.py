@@ -190,13 +190,21 @@ def strided_net(shape: tuple[int, ...]) -> keras.Model:
     return keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(10)])
 
 
+class Places(keras.layers.Layer):
+    """Adds a learned vector to each place of a sequence."""
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.vectors = self.add_weight(shape=shape[1:], initializer="uniform")
+
+    def call(self, x: Any) -> Any:
+        return x + self.vectors
+
+
 def attention_net(shape: tuple[int, ...]) -> keras.Model:
     """2×2 patches, three pre-norm blocks of width 48 with four heads."""
     image = keras.Input(shape)
     x = keras.layers.Conv2D(48, 2, 2)(image)
-    x = keras.layers.Reshape((-1, 48))(x)
-    places = keras.layers.Embedding(x.shape[1], 48)(keras.ops.arange(x.shape[1]))
-    x = x + places
+    x = Places()(keras.layers.Reshape((-1, 48))(x))
     for _ in range(3):
         y = keras.layers.LayerNormalization()(x)
         x = x + keras.layers.MultiHeadAttention(4, 12)(y, y)
