@@ -251,6 +251,27 @@ class TestFeedback:
         assert any(step % 50 == 0 and d.keep_best for step, d in between)
         assert not any(d.snapshot for _, d in between)
 
+    @pytest.mark.parametrize(
+        ("steps", "momentum", "least"),
+        [(10_000, 0.0, 125), (10_000, 0.99, 200), (400, 0.0, 10), (400, 0.9, 20), (200, 0.0, 10)],
+    )
+    def test_a_trial_outlasts_what_momentum_remembers(self, steps, momentum, least):
+        run = Run(0.01, steps // 10, 10, measurable=True, optimizer_momentum=momentum)
+        assert Feedback().init(run).trial_steps == least
+
+    @pytest.mark.parametrize(("steps", "momentum"), [(190, 0.0), (390, 0.9), (800, 0.99)])
+    def test_no_trials_in_a_run_shorter_than_twenty(self, steps, momentum):
+        run = Run(0.01, steps // 10, 10, measurable=True, optimizer_momentum=momentum)
+        assert Feedback().init(run).trial_steps == 0
+
+    def test_epochs_spent_in_trials_do_not_count_as_a_plateau(self):
+        run = Run(0.01, steps_per_epoch=20, epochs=40, measurable=True)
+        _, trace = drive(Feedback(), run, ramp(0.1), lambda epoch: 1.0, trial=1.0)
+        undone = next(step for step, d in trace if d.rule == "undo")
+        cool = next(step for step, d in trace if d.rule == "cool")
+        assert undone > 3 * 20  # more epochs than patience allows
+        assert cool >= undone + 2 * 20
+
     def test_probe_and_trials_throw_at_most_five_per_cent_away(self):
         run = dataclasses.replace(self.run, steps_per_epoch=1000, measurable=True)
         _, trace = drive(Feedback(), run, ramp(0.1), lambda epoch: 1.0, trial=0.2)

@@ -306,6 +306,17 @@ def test_the_suggestion_trains_well(optimizer, low, high):
     assert history["accuracy"][-1] > 0.95
 
 
+@pytest.mark.parametrize("momentum", [0.8, 0.9, 0.95])
+def test_momentum_changes_the_suggestion_as_it_changes_the_steps(momentum):
+    """Momentum m multiplies a steady step by 1 / (1 - m), so the rate is to be 1 - m of it."""
+    found = []
+    for m in (0.0, momentum):
+        keras.utils.set_random_seed(0)
+        model = classifier(keras.optimizers.SGD(0.01, momentum=m))
+        found.append(adaptlr.LRFinder().find(model, *blobs(640)).suggestion)
+    assert 0.5 < found[1] / (1.0 - momentum) / found[0] < 2.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -34,6 +34,20 @@ def test_too_few_finite_losses_give_no_rate(losses):
     assert RangeTest().read(losses).suggestion is None
 
 
+def test_under_momentum_a_ramp_is_read_where_its_steps_are_as_large():
+    """The velocity of SGD, built up over the ramp, against what a constant rate would build up."""
+    test = RangeTest(1e-6, 10.0, 50, momentum=0.9)
+    velocity = 0.0
+    for i in range(30):
+        velocity = 0.9 * velocity + test.rate(i)
+    assert test.rate_in_effect(29) == pytest.approx(velocity * (1.0 - 0.9))
+    assert test.rate(29) / test.rate_in_effect(29) == pytest.approx(3.5, rel=0.02)
+    losses = [2.0] * 30 + [1.2, 1.0, 1.0, 1.0, 1.5, 4.0]
+    plain, lagging = RangeTest(1e-6, 10.0, 50).read(losses), test.read(losses)
+    assert plain.suggestion / lagging.suggestion == pytest.approx(3.5, rel=0.02)
+    assert RangeTest(1e-6, 10.0, 50).rate_in_effect(29) == pytest.approx(test.rate(29))
+
+
 def test_diverged():
     test = RangeTest(num_steps=20, divergence=1.5)
     assert not test.diverged([1.0, 1.4])

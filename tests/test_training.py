@@ -39,6 +39,19 @@ class At(keras.callbacks.Callback):
 
 
 class TestOptimizerRate:
+    @pytest.mark.parametrize(
+        ("optimizer", "velocity"),
+        [
+            (lambda: keras.optimizers.SGD(0.1, momentum=0.8), 0.8),
+            (lambda: keras.optimizers.RMSprop(0.1, momentum=0.5), 0.5),
+            (lambda: keras.optimizers.RMSprop(0.1), 0.0),
+            (lambda: keras.optimizers.Adam(0.1), 0.0),
+            (lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0, 0.7)), 0.7),
+        ],
+    )
+    def test_velocity_is_the_momentum_that_remembers_rates(self, optimizer, velocity):
+        assert OptimizerRate(one_weight(optimizer())).velocity() == velocity
+
     def test_writes_are_float32_and_not_mistaken_for_a_change(self):
         model = one_weight(keras.optimizers.Adam(1e-3))
         rate = OptimizerRate(model)

@@ -152,6 +152,7 @@ class ControlLoop:
             first_step=self.step,
             direction=direction,
             measurable=self._measurable(),
+            optimizer_momentum=self._optimizer.velocity(),
         )
         self._in_graph: InGraph | None = None
         if saved is not None:

@@ -22,6 +22,8 @@ class Run:
         first_step: Steps trained before this `fit` began (`initial_epoch` counts).
         direction: Whether the monitored metric is better when lower or when higher.
         measurable: Whether a decision with `measure` gets its measurement.
+        optimizer_momentum: Of an optimizer whose velocity holds the rates of earlier steps (SGD,
+            RMSprop), in [0, 1); 0 for others.
     """
 
     learning_rate: float
@@ -30,6 +32,7 @@ class Run:
     first_step: int = 0
     direction: Direction = "min"
     measurable: bool = False
+    optimizer_momentum: float = 0.0
 
     @property
     def last_step(self) -> int | None:

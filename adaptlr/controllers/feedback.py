@@ -25,6 +25,7 @@ class FeedbackState:
     first_step: int
     last_step: int | None
     epoch_steps: int | None
+    momentum: float
     probe_steps: int
     warm_steps: int
     trial_steps: int  # 0 if nothing can be measured between epoch ends
@@ -53,8 +54,8 @@ class Feedback:
     * *Probe*: an exponential ramp over at most `probe_share` of the run, undone afterwards. The
       rate is the geometric mean of the rate with the lowest loss and the rate that brought half
       of that fall (see `RangeTest`), divided by `caution`: what is too low costs time, what is too
-      high destroys the weights, and a fast ramp reads high where momentum lags behind it. A run
-      too short for the longest ramp has no such time, and takes the rate as it is.
+      high destroys the weights. A run without trials that is too short for the longest ramp has no
+      such time, and takes the rate as it is.
     * *Warm-up*: linear from zero over `warm_share` of the run. A rate that is good later can
       destroy fresh weights for good (dead ReLUs) while the optimizer's moments are young.
     * *Trials*: if held-out data can be measured between epoch ends, the rate is raised by
@@ -86,11 +87,13 @@ class Feedback:
         warm_share: Share of a known horizon that the warm-up takes, in [0, 1); 0 for none. An
             unknown horizon gives it `probe_steps`.
         trial_share: Share of a known horizon that a trial takes, in [0, 1); 0 for no trials. An
-            unknown horizon gives it `probe_steps`; runs in which it would have fewer than twenty
-            steps do without.
+            unknown horizon gives it `probe_steps`. A trial has at least ten steps, and twice the
+            1 / (1 - momentum) steps that a new rate takes to come into force; runs that are
+            shorter than twenty trials do without.
         trial_factor: What a trial multiplies the rate by, > 1.
         margin: What the rate that the trials found is divided by, ≥ 1.
-        caution: What the rate of a probe of `probe_steps` is divided by, ≥ 1.
+        caution: What the rate of the probe is divided by, ≥ 1, except in a run without trials that
+            is too short for a probe of `probe_steps`.
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
         least_gain: Improvements smaller than this share of all progress since the first value do
             not count as one, in [0, 1): a loss that falls towards zero by ever smaller steps ends.
@@ -143,14 +146,17 @@ class Feedback:
         if total is not None:
             probe = min(probe, max(20, int(self.probe_share * total)))
             warm, trial = int(self.warm_share * total), int(self.trial_share * total)
+        trial = max(trial, 10, round(2.0 / (1.0 - run.optimizer_momentum)))
         too_short = total is not None and probe > total / 10
-        measurable = run.measurable and self.trial_share > 0.0 and trial >= 20
+        room = not too_short and (total is None or trial <= total / 20)
+        measurable = run.measurable and self.trial_share > 0.0 and room
         return FeedbackState(
             phase="start",
             scale=run.learning_rate,
             first_step=run.first_step,
             last_step=run.last_step,
             epoch_steps=run.steps_per_epoch,
+            momentum=run.optimizer_momentum,
             probe_steps=0 if too_short else probe,
             warm_steps=warm if self.warm_share else 0,
             trial_steps=trial if measurable else 0,
@@ -248,8 +254,8 @@ class Feedback:
             reason = f"{reading.verdict}; a cautious {rate:.3g} is tried"
         else:
             reason = f"{reading.verdict}: their geometric mean is {rate:.3g}"
-            # A short run has no time to make up for a rate that is too low.
-            if self.caution > 1.0 and state.probe_steps == self.probe_steps:
+            # A short run without trials has no time to make up for a rate that is too low.
+            if self.caution > 1.0 and (state.trial_steps or state.probe_steps == self.probe_steps):
                 rate /= self.caution
                 reason += f", {rate:.3g} is safer"
         reason += f"; the weights are those of before the ramp ({step - state.first_step} steps)"
@@ -307,7 +313,7 @@ class Feedback:
         undone = state.trial_steps * (1 + paid)
         reason = f"{found}: a raise brings nothing at {limit:.3g}, {rate:.3g} is held"
         reason += f"; the last {undone} steps are undone"
-        state = replace(state, phase="hold", rate=rate, scale=rate, trying=False)
+        state = replace(state, phase="hold", rate=rate, scale=rate, trying=False, wait=0)
         return state, Decision(
             rate, "undo", reason, restore=True, earlier=paid, restart_average=True
         )
@@ -380,4 +386,5 @@ class Feedback:
         return step + max(1, (state.cool_until - state.cool_from) // 50)
 
     def _ramp(self, state: FeedbackState) -> RangeTest:
-        return RangeTest(self.min_lr, self.max_lr, max(2, state.probe_steps))
+        steps = max(2, state.probe_steps)
+        return RangeTest(self.min_lr, self.max_lr, steps, momentum=state.momentum)

@@ -17,6 +17,7 @@ class RangeFinderState:
     """Where the ramp stands. The scale is the rate itself: the schedule is 1."""
 
     learning_rate: float  # the one that the optimizer came with, and gets back
+    momentum: float = 0.0
     phase: Literal["start", "ramp", "done"] = "start"
     losses: tuple[float, ...] = ()
     validation_losses: tuple[float, ...] = ()
@@ -52,13 +53,14 @@ class RangeFinder:
 
     def init(self, run: Run) -> RangeFinderState:
         """Returns the state before the ramp."""
-        return RangeFinderState(learning_rate=run.learning_rate)
+        return RangeFinderState(run.learning_rate, run.optimizer_momentum)
 
     def curve(self, state: RangeFinderState) -> Curve:
         """What the ramp has shown so far."""
         if state.unseen:
             return Curve(verdict="the model reports no metric named 'loss': there is no curve")
-        return self.ramp.curve(state.losses, state.diverged, state.validation_losses)
+        ramp = replace(self.ramp, momentum=state.momentum)
+        return ramp.curve(state.losses, state.diverged, state.validation_losses)
 
     def update(
         self, state: RangeFinderState, observation: Observation

@@ -68,6 +68,16 @@ class OptimizerRate:
         for leaf in self.leaves:
             setattr(leaf, momentum_name(leaf), momentum)
 
+    def velocity(self) -> float:
+        """Returns the momentum by which past steps, at their own rates, are repeated; 0 for none.
+
+        Adam and its like average gradients instead, and multiply by the present rate.
+        """
+        known = keras.optimizers.SGD, keras.optimizers.RMSprop
+        return max(
+            float(leaf.momentum) if isinstance(leaf, known) else 0.0 for leaf in self.leaves
+        )
+
     def changed_by_others(self) -> tuple[float, float] | None:
         """Returns (written, found) if a rate is not the one last written here, else None."""
         for variable, written in zip(self._rates, self._written or (), strict=False):
