@@ -208,7 +208,7 @@ METHODS = [
     Method("without averaging", without(averaging=False), (1e-2,), if_named=True),
     Method("without trials", without(trials=False), (1e-2,), if_named=True),
     Method("without warm-up", without(warm_share=0.0), (1e-2,), if_named=True),
-    Method("without caution", without(caution=1.0), (1e-2,), if_named=True),
+    Method("without margin", without(margin=1.0), (1e-2,), if_named=True),
     Method(
         "without cool-down",
         without(cool_share=1e-9, patience=10**6),
