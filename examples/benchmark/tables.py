@@ -23,6 +23,7 @@ Line = dict[str, Any]
 Cell = tuple[str, str, str, int]  # suite, task, optimizer, seed
 ORACLE = "oracle"
 UNBOUNDED = "AutoLR, horizon=None"
+LOGGED = ("cifar-small", "cnn", "adam", 0)  # the run whose decisions are shown
 ARC = ("AutoLR", "CosineDecay at")  # what its published figures compare
 CPU_SUITES = ("digits", "cifar-small", "vit-small")
 
@@ -247,6 +248,44 @@ def unbounded_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     return markdown(head, rows)
 
 
+def marks_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
+    """What AutoLR was to reach, and what it reached."""
+    runs = {cell: found for cell, found in cells.items() if "AutoLR" in found}
+    pairs = [(found["AutoLR"][0], found["constant"][0]) for found in runs.values()]
+    ratios = [steps_ratio(*pair) for pair in pairs]
+    known = [ratio for ratio in ratios if ratio is not None]
+    regret = [-points(x["AutoLR"][0], x[ORACLE][0]) for x in runs.values() if ORACLE in x]
+    small = [x for cell, x in runs.items() if cell[0] == "cifar-small"]
+    errors = [error_ratio(x["AutoLR"][0], x["constant"][0]) for x in small]
+    spreads = [
+        max(tested) - min(tested)
+        for found in runs.values()
+        if len(tested := [100.0 * line["test_accuracy"] for line in found["AutoLR"]]) > 1
+    ]
+    lost = [100.0 * thrown_away(line) for line, _ in pairs]
+    reached = f"{geometric(known):.2f}" if known else "–"
+    behind = f"{mean(regret):.2f} / {max(regret):.2f}" if regret else "–"
+    rows = [
+        ["steps to target", "≤ 0.40", f"{reached} ({len(ratios) - len(known)} never)"],
+        ["regret: mean / worst", "≤ -0.2 / ≤ 0.6", behind],
+        ["error ratio, cifar-small", "≤ 0.88", f"{geometric(errors):.3f}" if errors else "–"],
+        ["spread over start rates, points", "≤ 0.3", f"{max(spreads):.2f}" if spreads else "–"],
+        ["steps thrown away: mean / most", "≤ 5 %", f"{mean(lost):.1f} % / {max(lost):.1f} %"],
+        ["worse than constant by 0.5", "0", str(sum(points(*pair) < -0.5 for pair in pairs))],
+    ]
+    return markdown(["figure", "mark", f"AutoLR, {len(pairs)} cells"], rows)
+
+
+def log_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
+    """Every move of one run, and why."""
+    line = cells[LOGGED]["AutoLR"][0]
+    rows = [
+        [str(step), f"{rate:.3g}", rule, reason.replace("|", "/")]
+        for step, rate, rule, reason in line["decisions"]
+    ]
+    return markdown(["step", "rate", "rule", "why"], rows)
+
+
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
     return "\n".join(f"| {' | '.join(r)} |" for r in [head, ["---"] * len(head), *rows])
@@ -269,6 +308,10 @@ def sections(lines: list[Line]) -> dict[str, str]:
     for suite in sorted({cell[0] for cell in tuned}):
         part = {cell: runs for cell, runs in tuned.items() if cell[0] == suite}
         texts[f"figures-{suite}"] = figure_table(part, methods)
+    if any("AutoLR" in runs for runs in tuned.values()):
+        texts["marks"] = marks_table(tuned)
+    if "AutoLR" in cells.get(LOGGED, {}):
+        texts["log"] = log_table(cells)
     if on_gpu:
         texts["cifar"] = cifar_table(on_gpu) + "\n\n" + figure_table(on_gpu, methods)
     if apart:
