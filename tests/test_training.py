@@ -43,6 +43,7 @@ class TestOptimizerRate:
         ("optimizer", "velocity"),
         [
             (lambda: keras.optimizers.SGD(0.1, momentum=0.8), 0.8),
+            (lambda: keras.optimizers.SGD(0.1, momentum=1.0), 0.999),
             (lambda: keras.optimizers.RMSprop(0.1, momentum=0.5), 0.5),
             (lambda: keras.optimizers.RMSprop(0.1), 0.0),
             (lambda: keras.optimizers.Adam(0.1), 0.0),

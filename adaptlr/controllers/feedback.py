@@ -324,7 +324,7 @@ class Feedback:
         rate, until = state.rate * self.trial_factor, step + state.trial_steps
         if rate > self.max_lr:
             rate = state.rate / self.margin
-            state = replace(state, phase="hold", rate=rate, scale=rate, trying=False)
+            state = replace(state, phase="hold", rate=rate, scale=rate, trying=False, wait=0)
             return state, Decision(
                 rate, "keep", f"{reason}, and is as high as trials go: {rate:.3g} is held"
             )

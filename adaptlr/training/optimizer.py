@@ -71,11 +71,13 @@ class OptimizerRate:
     def velocity(self) -> float:
         """Returns the momentum by which past steps, at their own rates, are repeated; 0 for none.
 
-        Adam and its like average gradients instead, and multiply by the present rate.
+        Adam and its like average gradients instead, and multiply by the present rate. Keras allows
+        a momentum of 1, which never forgets; it counts as 0.999.
         """
         known = keras.optimizers.SGD, keras.optimizers.RMSprop
         return max(
-            float(leaf.momentum) if isinstance(leaf, known) else 0.0 for leaf in self.leaves
+            min(float(leaf.momentum), 0.999) if isinstance(leaf, known) else 0.0
+            for leaf in self.leaves
         )
 
     def changed_by_others(self) -> tuple[float, float] | None:
