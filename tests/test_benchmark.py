@@ -50,9 +50,10 @@ def test_the_digits_suite(tmp_path):
     assert lines.read_text() == before
     run("run.py", *arguments, "--methods", "CosineDecay")
     assert json.loads(lines.read_text().splitlines()[-1])["method"] == "CosineDecay"
-    named = ("AutoLR, horizon=None", "without cool-down")
+    shorter = "AutoLR, half the epochs", "AutoLR, a third of the epochs"
+    named = ("AutoLR, horizon=None", "without cool-down", *shorter)
     run("run.py", *arguments, "--methods", *named, "--rates", 1e-2)
-    names = "figures", "auto", "unbounded", "ablation"
+    names = "figures", "auto", "unbounded", "ablation", "shorter"
     page.write_text("".join(f"<!-- {n} -->\nold\n<!-- /{n} -->\n" for n in names))
     run("tables.py", "--lines", lines, "--page", page)
     text = page.read_text()
@@ -61,6 +62,8 @@ def test_the_digits_suite(tmp_path):
     assert "| digits cnn-bn, adam | 0 | 2 | 0.00 |" in text
     assert " of 160 (" in text
     assert "| without cool-down | 1 |" in text
+    assert "| 50% | 1 |" in text
+    assert "| 33% | 1 |" in text
 
 
 @pytest.mark.slow

@@ -204,6 +204,9 @@ METHODS = [
     Method("CosineDecay at", cosine, (1e-4, 1e-3, 1e-2), if_named=True),
     # 200 epochs where 15 are planned, and a plateau to end them.
     Method("AutoLR, horizon=None", auto_unbounded, (1e-2,), epochs=200 / 15, if_named=True),
+    # The whole plan in less time, against the constant rate in all of it.
+    Method("AutoLR, half the epochs", auto, (1e-2,), epochs=1 / 2, if_named=True),
+    Method("AutoLR, a third of the epochs", auto, (1e-2,), epochs=1 / 3, if_named=True),
     Method("constant, averaged", constant_averaged, if_named=True),
     Method("without averaging", without(averaging=False), (1e-2,), if_named=True),
     Method("without trials", without(trials=False), (1e-2,), if_named=True),

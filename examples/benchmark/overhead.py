@@ -388,7 +388,8 @@ def device_name(backend, library):
         return library.devices()[0].device_kind
     if backend == "tensorflow" and (gpus := library.config.list_physical_devices("GPU")):
         return library.config.experimental.get_device_details(gpus[0])["device_name"]
-    return f"CPU, {len(os.sched_getaffinity(0))} cores"
+    cores = len(os.sched_getaffinity(0))
+    return f"CPU, {cores} core" + "s" * (cores > 1)
 
 
 def write_tables(lines, page):

@@ -23,6 +23,7 @@ Line = dict[str, Any]
 Cell = tuple[str, str, str, int]  # suite, task, optimizer, seed
 ORACLE = "oracle"
 UNBOUNDED = "AutoLR, horizon=None"
+SHORTER = ("AutoLR", "AutoLR, half the epochs", "AutoLR, a third of the epochs")
 LOGGED = ("cifar-small", "cnn", "adam", 0)  # the run whose decisions are shown
 ARC = ("AutoLR", "CosineDecay at")  # what its published figures compare
 CPU_SUITES = ("digits", "cifar-small", "vit-small")
@@ -248,6 +249,35 @@ def unbounded_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     return markdown(head, rows)
 
 
+def shorter_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
+    """AutoLR in all epochs and in fewer, against the constant rate in all of them."""
+    rows = []
+    for method in SHORTER:
+        pairs = [
+            (runs[method][0], runs["constant"][0])
+            for runs in cells.values()
+            if all(m in runs for m in SHORTER)
+        ]
+        if not pairs:
+            continue
+        share = mean([line["steps"] / constant["steps"] for line, constant in pairs])
+        change = [points(line, constant) for line, constant in pairs]
+        better = geometric([x["test_accuracy"] / c["test_accuracy"] for x, c in pairs])
+        errors = geometric([error_ratio(*pair) for pair in pairs])
+        rows.append(
+            [
+                f"{share:.0%}",
+                str(len(pairs)),
+                f"{mean(change):+.2f} ({min(change):+.2f} to {max(change):+.2f})",
+                f"{100.0 * (better - 1.0):+.1f} %",
+                f"{100.0 * (errors - 1.0):+.1f} %",
+            ]
+        )
+    head = ["steps of the constant rate", "runs", "test accuracy, points (range)",
+            "test accuracy, relative", "test errors"]  # fmt: skip
+    return markdown(head, rows)
+
+
 def marks_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     """What AutoLR was to reach, and what it reached."""
     runs = {cell: found for cell, found in cells.items() if "AutoLR" in found}
@@ -298,13 +328,16 @@ def sections(lines: list[Line]) -> dict[str, str]:
     order = ["constant", "ReduceLROnPlateau", "CosineDecay", "SwapEMAWeights", "GreedyLR",
              "PlateauLR", "CyclicalLR", "OneCycleLR", ORACLE, "AutoLR"]  # fmt: skip
     methods = [m for m in order if m in seen]
-    variants = [m.name for m in METHODS if m.if_named and m.name in seen - {UNBOUNDED, *ARC}]
+    variants = [
+        m.name for m in METHODS if m.if_named and m.name in seen - {UNBOUNDED, *SHORTER, *ARC}
+    ]
     tuned = {cell: runs for cell, runs in cells.items() if cell[0] in CPU_SUITES}
     on_gpu = {cell: runs for cell, runs in cells.items() if cell[0] == "cifar"}
     apart = {cell: runs for cell, runs in cells.items() if cell[0] == "held-out"}
     texts = {"accuracy": accuracy_table(tuned, methods), "figures": figure_table(tuned, methods),
              "auto": auto_table(tuned), "ablation": ablation_table(tuned, variants),
-             "unbounded": unbounded_table(tuned), "made-by": made_by(lines)}  # fmt: skip
+             "unbounded": unbounded_table(tuned), "shorter": shorter_table(tuned),
+             "made-by": made_by(lines)}  # fmt: skip
     for suite in sorted({cell[0] for cell in tuned}):
         part = {cell: runs for cell, runs in tuned.items() if cell[0] == suite}
         texts[f"figures-{suite}"] = figure_table(part, methods)
