@@ -172,6 +172,8 @@ class TestFeedback:
         _, trace = drive(Feedback(), self.run, ramp(0.1), lambda epoch: 1.0 / (epoch + 1))
         settled, held = (next(s for s, d in trace if d.rule == "settle") + n for n in (0, 20))
         rate = next(d.scale for step, d in trace if step == held)
+        settle = next(d for _, d in trace if d.rule == "settle")
+        assert settle.reason.endswith("the rate warms up over 20 steps")
         for step, decision in trace:
             if settled <= step < held:
                 assert decision.scale == pytest.approx(rate * (step - settled + 1) / 21)

@@ -259,6 +259,8 @@ class Feedback:
                 rate /= self.caution
                 reason += f", {rate:.3g} is safer"
         reason += f"; the weights are those of before the ramp ({step - state.first_step} steps)"
+        if state.warm_steps:
+            reason += f", the rate warms up over {state.warm_steps} steps"
         curve = self._shown(state, reading.suggestion, reason)
         state = replace(state, phase="warm", rate=rate, settled=step, probe_losses=())
         state, decision = self._warm(state, observation)
