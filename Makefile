@@ -5,12 +5,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WHEEL_VENV := .venv-wheel
+OLDEST_VENV := .venv-oldest
 
 # The CPU-only build of TensorFlow exists for Linux on x86-64 alone.
 TENSORFLOW ?= $(if $(filter Linux/x86_64,$(shell uname -s)/$(shell uname -m)),tensorflow-cpu,tensorflow)
 JAX ?= jax
 TORCH ?= torch==2.13.0
 BACKENDS ?= tensorflow jax torch
+# The lower bounds of pyproject.toml; there are wheels of these for Python 3.10 to 3.12.
+OLDEST ?= keras==3.12.0 $(TENSORFLOW)==2.18.0 tensorboard==2.18.0 numpy==1.26.4
 
 PIP_FAILED = { echo "Installing failed. TensorFlow has wheels for Python 3.10 to 3.13; choose one with" \
 	"'make clean' and 'make PYTHON=python3.12 ...'."; exit 1; }
@@ -18,9 +21,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 # A process for each core; threads of their own would wait for each other's.
 PYTEST := -m pytest -q -n auto
-test test-all test-wheel: export OMP_NUM_THREADS ?= 1
+test test-all test-oldest test-wheel: export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo reference test test-all test-wheel check docs clean
+.PHONY: help demo reference test test-all test-oldest test-wheel check docs clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -43,6 +46,13 @@ test-all: $(VENV)/.dev $(VENV)/.backends  ## run the tests on TensorFlow, JAX an
 	@echo "test-all: every test on $(BACKENDS), a process each, 5 to 11 minutes a backend"
 	@set -e; for backend in $(BACKENDS); do \
 		echo "test-all: $$backend"; KERAS_BACKEND=$$backend $(BIN)/python $(PYTEST); done
+
+test-oldest:  ## run the quick tests with the oldest packages that are supported
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then \
+		echo "test-oldest: left out, the oldest packages have no wheels for this Python"; exit 0; fi; \
+	$(MAKE) --no-print-directory $(OLDEST_VENV)/.oldest && \
+	echo "test-oldest: the quick tests with $(OLDEST), about 6 minutes" && \
+	KERAS_BACKEND=tensorflow $(OLDEST_VENV)/bin/python $(PYTEST) -m "not slow"
 
 # The tests come from the sdist and lose its adaptlr/, so only the installed wheel can be imported.
 test-wheel: $(VENV)/.dev $(WHEEL_VENV)/.created  ## build sdist and wheel, run the tests against the wheel
@@ -70,7 +80,7 @@ docs: $(VENV)/.dev  ## build the docs into docs/_build/html
 
 clean:  ## remove all that make has made
 	@echo "clean: environments, builds and caches, a few seconds"
-	@rm -rf $(VENV) $(WHEEL_VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) $(WHEEL_VENV) $(OLDEST_VENV) build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each set of packages: a rerun is instant, a new pyproject.toml installs again.
@@ -89,6 +99,11 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.created
 $(VENV)/.dev: pyproject.toml $(VENV)/.created
 	@echo "installing adaptlr, $(TENSORFLOW), test tools and docs tools into $(VENV), about 2 minutes"
 	@$(BIN)/pip install -q -e ".[dev,docs,examples]" $(TENSORFLOW) || $(PIP_FAILED)
+	@touch $@
+
+$(OLDEST_VENV)/.oldest: pyproject.toml $(OLDEST_VENV)/.created
+	@echo "installing adaptlr, $(OLDEST) and test tools into $(OLDEST_VENV), about 2 minutes"
+	@$(OLDEST_VENV)/bin/pip install -q -e ".[dev,examples]" $(OLDEST) || $(PIP_FAILED)
 	@touch $@
 
 $(VENV)/.backends: pyproject.toml $(VENV)/.created

@@ -46,6 +46,10 @@ def test_the_blocks_of_a_page_run_one_after_another(page, tmp_path, monkeypatch)
             pytest.skip("the reference run is not part of this checkout")
         (tmp_path / "tensorboard_logs").mkdir()
         (tmp_path / "tensorboard_logs" / "reference").symlink_to(reference)
+    if any("group_optimizer" in b for b in blocks) and not hasattr(
+        keras.optimizers, "OptimizerMap"
+    ):
+        pytest.skip("this release of Keras has no groups of optimizers")
     monkeypatch.chdir(tmp_path)
     names = prepared()
     with warnings.catch_warnings():

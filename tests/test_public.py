@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 import adaptlr
@@ -46,6 +47,10 @@ def test_all_is_exact(module):
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
 def test_examples_in_docstrings_run(module):
+    if module.__name__ == "adaptlr.training.groups" and not hasattr(
+        keras.optimizers, "OptimizerMap"
+    ):
+        pytest.skip("this release of Keras has no groups of optimizers")
     assert doctest.testmod(module).failed == 0
 
 
