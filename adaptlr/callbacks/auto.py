@@ -31,9 +31,10 @@ class AutoLR(LearningRateCallback):
     are those of the averaged weights, and afterwards the model holds the best of them.
 
     Args:
-        validation_data: Held-out data for epochs that `fit` does not validate itself: arrays
-            `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`.
-            If `fit` has validation data, its metrics are used and this is not needed.
+        validation_data: Held-out data to measure in the middle of epochs, which trials of higher
+            rates need, and after epochs that `fit` does not validate itself: arrays `(x, y)`, a
+            `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`. Pass them even
+            if `fit` has the same; without them there are no trials.
         monitor: Metric to watch, by its name in `logs`.
         mode: `"min"`, `"max"`, or `"auto"` for the direction the metric is known by.
         horizon: `"auto"` takes the epochs given to `fit` as the plan; None takes them as a bound,

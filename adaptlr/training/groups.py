@@ -79,6 +79,7 @@ def group_optimizer(optimizer: Any, layers: Any, shares: Sequence[float]) -> Any
             shares than layers with trainable weights, variables of two groups have the same path,
             or the optimizer's rate is a schedule.
         TypeError: If the optimizer is not one that can be copied.
+        NotImplementedError: On Keras 3.12, which has no `OptimizerMap`.
 
     Example:
         >>> import keras
