@@ -7,7 +7,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from conftest import blobs, classifier, one_weight, steps, weight
+from conftest import blobs, classifier, needs_multi_optimizer, one_weight, steps, weight
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -161,6 +161,7 @@ class TestLeavesNoTrace:
         assert search.suggestion is not None
         assert_same(before, state_of(model))
 
+    @needs_multi_optimizer
     def test_with_rates_by_group(self):
         model = classifier(keras.optimizers.Adam())
         by_group = adaptlr.groups.group_optimizer(keras.optimizers.Adam(0.01), model, [0.1, 1.0])
