@@ -24,7 +24,6 @@ from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.training.weights import (
     RunningAverage,
     Snapshot,
-    finite_training,
     finite_weights,
     training_variables,
 )
@@ -449,8 +448,8 @@ class ControlLoop:
 
     def _keep(self, model: Any) -> None:
         # A loss is that of the step before: the last step may have made NaN of the weights unseen.
-        if self._snapshot is None or finite_training(model):
-            snapshot = Snapshot(model, leave=self._optimizer.variables())
+        snapshot = Snapshot(model, leave=self._optimizer.variables())
+        if self._snapshot is None or snapshot.finite:
             self._earlier, self._snapshot = self._snapshot, snapshot
 
     def _apply_rate(self) -> None:

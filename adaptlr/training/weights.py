@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, cast
 
 import keras
+import numpy as np
 
 from adaptlr.checkpoint import plain
 from adaptlr.training.arrays import from_arrays, from_host, to_arrays, to_host, to_numpy
@@ -21,7 +22,6 @@ from adaptlr.training.random_state import (
 __all__ = [
     "RunningAverage",
     "Snapshot",
-    "finite_training",
     "finite_weights",
     "model_variables",
     "training_variables",
@@ -49,12 +49,9 @@ def training_variables(model: Any) -> list[Any]:
 
 def finite_weights(model: Any) -> bool:
     """Whether no variable of the model is NaN or infinite."""
-    return _finite(model_variables(model))
-
-
-def finite_training(model: Any) -> bool:
-    """Whether no variable of the model or its optimizer is NaN or infinite."""
-    return _finite(training_variables(model))
+    floats = [_array(v) for v in model_variables(model) if keras.backend.is_float_dtype(v.dtype)]
+    # One number for all of them waits for the device once.
+    return not floats or bool(keras.ops.convert_to_numpy(_zero(floats)) == 0.0)
 
 
 class Snapshot:
@@ -72,6 +69,15 @@ class Snapshot:
         self._variables = [v for v in training_variables(model) if id(v) not in leave]
         self._values = to_host(self._variables)
         self._random_state = random_state()
+
+    @property
+    def finite(self) -> bool:
+        """Whether nothing in it is NaN or infinite; on the host that costs the device nothing."""
+        return all(
+            bool(np.isfinite(value).all())
+            for variable, value in zip(self._variables, self._values, strict=True)
+            if keras.backend.is_float_dtype(variable.dtype)
+        )
 
     def restore(self) -> None:
         """Puts every variable back; the snapshot stays good for another time."""
@@ -192,14 +198,6 @@ class RunningAverage:
             self._best = [to_numpy(array) for array in saved["best"]]
 
 
-def _finite(variables: Sequence[Any]) -> bool:
-    floats = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
-    # Zero times NaN or infinity is NaN; one number for all of them waits for the device once.
-    zeros = [keras.ops.sum(keras.ops.stop_gradient(v) * 0) for v in floats]
-    zero = sum(keras.ops.cast(zero, "float32") for zero in zeros)
-    return bool(keras.ops.convert_to_numpy(zero) == 0.0)
-
-
 def _in_one_call(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles a function of lists of arrays where the backend can.
 
@@ -216,6 +214,13 @@ def _in_one_call(function: Callable[..., Any]) -> Callable[..., Any]:
 
         return cast(Callable[..., Any], tensorflow.function(function, autograph=False))
     return function
+
+
+@_in_one_call
+def _zero(values: list[Any]) -> Any:
+    """Zero if all values are finite, else NaN: zero times NaN or infinity is NaN."""
+    zeros = [keras.ops.sum(keras.ops.stop_gradient(value) * 0) for value in values]
+    return sum(keras.ops.cast(zero, "float32") for zero in zeros)
 
 
 @_in_one_call
