@@ -11,7 +11,15 @@ import keras
 import numpy as np
 
 from adaptlr.checkpoint import plain
-from adaptlr.training.arrays import from_arrays, from_host, to_arrays, to_host, to_numpy
+from adaptlr.training.arrays import (
+    from_arrays,
+    from_host,
+    held,
+    put,
+    to_arrays,
+    to_host,
+    to_numpy,
+)
 from adaptlr.training.random_state import (
     load_random_state,
     random_state,
@@ -49,7 +57,7 @@ def training_variables(model: Any) -> list[Any]:
 
 def finite_weights(model: Any) -> bool:
     """Whether no variable of the model is NaN or infinite."""
-    floats = [_array(v) for v in model_variables(model) if keras.backend.is_float_dtype(v.dtype)]
+    floats = [held(v) for v in model_variables(model) if keras.backend.is_float_dtype(v.dtype)]
     # One number for all of them waits for the device once.
     return not floats or bool(keras.ops.convert_to_numpy(_zero(floats)) == 0.0)
 
@@ -67,7 +75,7 @@ class Snapshot:
 
     def __init__(self, model: Any, leave: set[int]) -> None:
         self._variables = [v for v in training_variables(model) if id(v) not in leave]
-        self._values = to_host(self._variables)
+        self._values = to_host([held(v) for v in self._variables])
         self._random_state = random_state()
 
     @property
@@ -161,7 +169,7 @@ class RunningAverage:
     def swap_in(self) -> None:
         """Puts the average into the model; the raw weights wait in the host's memory."""
         if self._raw is None:
-            self._raw = to_host(self._variables)
+            self._raw = to_host([held(v) for v in self._variables])
             _write(self._variables, self._values)
 
     def swap_out(self) -> None:
@@ -235,9 +243,9 @@ def _on_variables(variables: list[Any], function: Callable[..., Any]) -> Callabl
     knows its variables reads them in the graph. JAX would take what they hold now for constants.
     """
     if keras.backend.backend() == "tensorflow":
-        return _in_one_call(lambda *rest: function([_array(v) for v in variables], *rest))
+        return _in_one_call(lambda *rest: function([held(v) for v in variables], *rest))
     compiled = _in_one_call(function)
-    return lambda *rest: compiled([_array(v) for v in variables], *rest)
+    return lambda *rest: compiled([held(v) for v in variables], *rest)
 
 
 def _advance(
@@ -272,19 +280,13 @@ def _advance(
     return values, now
 
 
-def _array(variable: Any) -> Any:
-    """What a variable holds. TensorFlow's compiled functions are slow to take variables."""
-    value = variable.value
-    return value.read_value() if hasattr(value, "read_value") else value
-
-
 def _read(variables: Sequence[Any]) -> list[Any]:
     """Copies values out on the device; on JAX the originals are donated to the next step."""
-    return list(_copies([_array(v) for v in variables]))
+    return list(_copies([held(v) for v in variables]))
 
 
 def _write(variables: Sequence[Any], values: Sequence[Any]) -> None:
-    """Copies values in; the copy keeps them alive when a JAX step consumes the variable's.
+    """Copies values in; the copy keeps them as they are when a step changes the variable's.
 
     An interrupt in the middle would leave half of one state and half of another: the rest is
     written before it is let through.
@@ -297,8 +299,10 @@ def _write(variables: Sequence[Any], values: Sequence[Any]) -> None:
 
 
 def _assign(variables: Sequence[Any], values: Sequence[Any]) -> None:
-    for variable, value in zip(variables, _copies(list(values)), strict=True):
-        variable.assign(value)
+    # A TensorFlow variable never changes a tensor that somebody else holds.
+    own = values if keras.backend.backend() == "tensorflow" else _copies(list(values))
+    for variable, value in zip(variables, own, strict=True):
+        put(variable, value)
 
 
 def _batch_statistics(model: Any) -> tuple[dict[int, float], set[int]]:
