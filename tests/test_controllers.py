@@ -113,11 +113,11 @@ def drive(controller, run, loss_of_rate, monitored, trial=None):
 
     In trials the metric falls the faster the higher the rate, and rises at rates above `trial`.
     """
-    progress = 0.0
+    progress, begin = 0.0, run.first_step
     state = controller.init(run)
-    state, decision = controller.update(state, Observation(0, 0))
-    trace, due = [(0, decision)], decision.next_step or 10
-    for step in range(1, run.steps_per_epoch * 50):
+    state, decision = controller.update(state, Observation(begin, begin // run.steps_per_epoch))
+    trace, due = [(begin, decision)], decision.next_step or begin + 10
+    for step in range(begin + 1, begin + run.steps_per_epoch * 50):
         end = step % run.steps_per_epoch == 0
         if step < due and not end:
             continue
@@ -292,6 +292,91 @@ class TestFeedback:
         values = [None, None, None, None, *(1.0 / (epoch + 1) for epoch in range(6))]
         _, trace = drive(Feedback(patience=5), self.run, ramp(0.1), values.__getitem__)
         assert next(step for step, d in trace if d.rule == "cool") >= 740
+
+    @pytest.mark.parametrize("epochs", [10, None])
+    @pytest.mark.parametrize("floor", [0.0, 0.5])
+    @pytest.mark.parametrize("trial", [None, 0.05])
+    def test_a_run_that_continues_another_decides_as_if_it_were_the_first(
+        self, epochs, floor, trial
+    ):
+        run = Run(1e-6, 400, epochs, measurable=trial is not None)
+        later = dataclasses.replace(run, first_step=2800, epochs=epochs and epochs + 7)
+        _, first = drive(
+            Feedback(), run, ramp(0.1), lambda epoch: max(floor, 1.0 - epoch / 10), trial
+        )
+        _, second = drive(
+            Feedback(), later, ramp(0.1), lambda epoch: max(floor, 1.0 - (epoch - 7) / 10), trial
+        )
+        assert any(d.rule == "cool" for _, d in first)
+        assert second == [
+            (step + 2800, dataclasses.replace(d, next_step=d.next_step and d.next_step + 2800))
+            for step, d in first
+        ]
+
+    @pytest.mark.parametrize(
+        ("steps", "probe", "warm"), [(10_000, 100, 200), (1000, 50, 20), (200, 20, 4), (199, 0, 3)]
+    )
+    def test_probe_and_warm_up_take_their_shares(self, steps, probe, warm):
+        state = Feedback().init(Run(0.01, steps, 1))
+        assert (state.probe_steps, state.warm_steps) == (probe, warm)
+
+    def test_they_take_a_hundred_steps_each_where_the_horizon_is_unknown(self):
+        state = Feedback().init(Run(0.01, 100, measurable=True))
+        assert (state.probe_steps, state.warm_steps, state.trial_steps) == (100, 100, 100)
+
+    @pytest.mark.parametrize("measurable", [False, True])
+    def test_held_out_data_are_measured_where_the_warm_up_ends_and_at_no_other_step_of_it(
+        self, measurable
+    ):
+        run = Run(1e-6, 1000, 10, measurable=measurable)
+        _, trace = drive(Feedback(), run, ramp(0.1), lambda epoch: 1.0, trial=0.05)
+        settled = next(i for i, (_, d) in enumerate(trace) if d.rule == "settle")
+        after = [d for _, d in trace[settled:]]
+        warm = list(itertools.takewhile(lambda d: d.rule in ("settle", "hold"), after))
+        assert [d.measure for d in warm] == [False] * (len(warm) - 1) + [measurable]
+
+    def test_a_trial_is_measured_once_at_its_end(self):
+        run = Run(1e-6, 1000, 10, measurable=True)
+        _, trace = drive(Feedback(), run, ramp(0.1), lambda epoch: 1.0, trial=0.05)
+        raises = [(step, d) for step, d in trace if d.rule == "raise"]
+        assert raises
+        for step, decision in raises:
+            assert decision.measure
+            assert decision.next_step == step + 125
+
+    def hold(self, values, **arguments):
+        """Feeds one metric an epoch of ten steps to a controller that holds 0.1."""
+        controller = Feedback(Monitor(), **arguments)
+        state = controller.init(Run(0.1, steps_per_epoch=10))
+        state, decisions = dataclasses.replace(state, phase="hold", rate=0.1, scale=0.1), []
+        for epoch, value in enumerate(values):
+            seen = Observation(10 * epoch + 10, epoch, True, 0.1, monitored=value)
+            state, decision = controller.update(state, seen)
+            decisions.append(decision)
+        return state, [d.rule for d in decisions].index("cool"), decisions
+
+    @pytest.mark.parametrize(
+        ("values", "cooled"),
+        [
+            ([1.0, 0.5, 0.5, 0.5, 0.5], 4),
+            ([1.0, 0.5, 0.5, 0.5, 0.4, 0.4, 0.4, 0.4], 7),  # an improvement: all anew
+            ([1.0, 0.5, 0.499, 0.498, 0.497], 4),  # of less than a hundredth of all progress
+            ([1.0, 0.5, 0.498, 0.496, 0.494, 0.494, 0.494, 0.494], 7),  # of more, added up
+            ([1.0, 1.1, 1.2, 1.3], 3),
+            ([1.0, nan, nan, nan], 3),
+        ],
+    )
+    def test_cools_when_so_many_epochs_brought_nothing(self, values, cooled):
+        state, at, decisions = self.hold(values)
+        step = 10 * cooled + 10
+        # A quarter of the steps so far, in whole epochs.
+        assert (at, state.cool_from, state.cool_until) == (
+            cooled, step, step + 10 * math.ceil(step / 40)
+        )  # fmt: skip
+        assert decisions[at].scale == 0.1
+
+    def test_patience_is_a_number_of_epochs(self):
+        assert [self.hold([1.0] * 9, patience=n)[1] for n in (1, 2, 5)] == [1, 2, 5]
 
     def test_a_curve_without_a_minimum_is_said_to_have_none(self):
         _, trace = drive(Feedback(), self.run, lambda rate: 2.3 + rate, lambda epoch: 1.0)
