@@ -62,8 +62,8 @@ def test_an_average_and_a_snapshot_are_one_copy_each():
     average = RunningAverage(model, 0)
     for step in range(1, 50):
         average.update(step)
-    assert len(average._values) == weights
-    assert len(average._statistics) == 2  # moving mean and variance at the last update
+    # Moving mean and variance also as they were at the last update.
+    assert len(average._cells.arrays) == weights + 2
     assert average._raw is None
     assert average._best is None
     assert len(Snapshot(model, leave=set())._values) == weights + slots

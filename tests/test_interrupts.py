@@ -178,7 +178,7 @@ class Once:
 def test_a_swap_is_never_left_half_done(position):
     model = classifier("sgd")
     average = RunningAverage(model, 0)
-    average._values = [keras.ops.ones_like(v) for v in average._values]
+    average._cells.arrays = [keras.ops.ones_like(v) for v in average._cells.arrays]
     variables, raw = average._variables, model.get_weights()
     average.swap_in()
     variables[position] = Once(variables[position])

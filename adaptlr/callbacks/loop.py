@@ -352,11 +352,13 @@ class ControlLoop:
             # On JAX what was written before a batch that was not there is lost.
             self._optimizer.forget()
             self._write_lost = True
-        self._swap_in(counted=True)
         monitor = self._plan.controller.monitor
         held_out = self._plan.validation_data
         if held_out is not None and monitor is not None and monitor.name not in logs:
+            self._swap_in(counted=True)
             logs.update(evaluate(self._synced_model(), held_out))
+        elif self._average is not None and not self._average.swapped:
+            self._take_average()
         logs.update(self._optimizer.read_all())
         numbers = {f"epoch/{k}": number(v) for k, v in logs.items()}
         if self._average is not None:
@@ -524,6 +526,7 @@ class ControlLoop:
         if monitor is None or not self._measurable() or self._decision.exploring:
             average.swap_out()
             return {}
+        self._swap_in(counted=True)  # if nothing has been validated
         found = []
         for last in (False, True):
             if last:

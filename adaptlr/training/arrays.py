@@ -15,10 +15,8 @@ __all__ = [
     "assign",
     "from_arrays",
     "from_host",
-    "held",
     "misfit",
     "pack",
-    "put",
     "to_arrays",
     "to_host",
     "to_numpy",
@@ -37,25 +35,6 @@ def to_numpy(array: Array) -> Any:
     """Returns the NumPy array that `pack` was given."""
     value = np.frombuffer(array.data, np.dtype(array.dtype)).reshape(array.shape)
     return value.byteswap() if sys.byteorder == "big" else value
-
-
-def held(variable: Any) -> Any:
-    """The tensor or array that a variable holds.
-
-    On TensorFlow this read takes half of the time of `read_value`, a quarter of that of Keras'
-    conversion, and both are paid for each of some hundred variables.
-    """
-    value = variable.value
-    return value.value() if hasattr(value, "read_value") else value
-
-
-def put(variable: Any, value: Any) -> None:
-    """Gives a variable a tensor of its own shape and type."""
-    inner = variable.value
-    if hasattr(inner, "read_value"):
-        inner.assign(value, read_value=False)  # Keras would read it back, which takes as long
-    else:
-        variable.assign(value)
 
 
 def to_host(values: Sequence[Any]) -> list[Any]:

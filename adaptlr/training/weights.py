@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
 
 from adaptlr.checkpoint import plain
-from adaptlr.training.arrays import (
-    from_arrays,
-    from_host,
-    held,
-    put,
-    to_arrays,
-    to_host,
-    to_numpy,
-)
+from adaptlr.training.arrays import from_arrays, from_host, to_arrays, to_host, to_numpy
 from adaptlr.training.random_state import (
     load_random_state,
     random_state,
     save_random_state,
     set_random_state,
 )
+from adaptlr.training.variables import Cells, held, in_one_call, read, write
 
 __all__ = [
     "RunningAverage",
@@ -89,7 +81,7 @@ class Snapshot:
 
     def restore(self) -> None:
         """Puts every variable back; the snapshot stays good for another time."""
-        _write(self._variables, from_host(self._values, self._variables))
+        write(self._variables, from_host(self._values, self._variables))
         set_random_state(self._random_state)
 
     def save(self) -> dict[str, Any]:
@@ -131,18 +123,24 @@ class RunningAverage:
         self._momenta = [momenta[id(v)] for v in self._known]
         places = {id(v): place for place, v in enumerate(self._known)}
         least = [0.0 if id(v) in variances else -math.inf for v in self._known]
-        self._advance = _on_variables(
-            self._variables, partial(_advance, [places.get(id(v)) for v in self._variables], least)
+        # The averages, then what each statistic of batch norm was at the last update.
+        self._cells = Cells(
+            partial(_advance, [places.get(id(v)) for v in self._variables], least),
+            self._variables,
+            read([*self._variables, *self._known]),
         )
         self._gamma = gamma
+        self._start = self._step = step
         self._raw: list[Any] | None = None
         self._best: list[Any] | None = None
-        self.restart(step)
+
+    @property
+    def _values(self) -> list[Any]:
+        return self._cells.arrays[: len(self._variables)]
 
     def restart(self, step: int) -> None:
         """Forgets everything before the present weights; the best average is kept."""
-        self._values = _read(self._variables)
-        self._statistics = _read(self._known)
+        self._cells.arrays = read([*self._variables, *self._known])
         self._start = self._step = step
 
     def update(self, step: int) -> None:
@@ -153,7 +151,7 @@ class RunningAverage:
         weight = 1.0 - (before / now) ** (self._gamma + 1.0)
         shares = [m ** (step - self._step) for m in self._momenta]
         numbers = keras.ops.convert_to_tensor([weight, *shares], "float32")
-        self._values, self._statistics = self._advance(self._values, self._statistics, numbers)
+        self._cells.update(numbers)
         self._step = step
 
     @property
@@ -170,12 +168,12 @@ class RunningAverage:
         """Puts the average into the model; the raw weights wait in the host's memory."""
         if self._raw is None:
             self._raw = to_host([held(v) for v in self._variables])
-            _write(self._variables, self._values)
+            write(self._variables, self._values)
 
     def swap_out(self) -> None:
         """Puts the raw weights back."""
         if self._raw is not None:
-            _write(self._variables, from_host(self._raw, self._variables))
+            write(self._variables, from_host(self._raw, self._variables))
             self._raw = None
 
     def keep_best(self) -> None:
@@ -185,7 +183,7 @@ class RunningAverage:
     def finish(self) -> None:
         """Leaves the best average in the model, or the present one if none was called best."""
         best = None if self._best is None else from_host(self._best, self._variables)
-        _write(self._variables, self._values if best is None else best)
+        write(self._variables, self._values if best is None else best)
         self._raw = None
 
     def save(self) -> dict[str, Any]:
@@ -193,80 +191,47 @@ class RunningAverage:
         return {
             "numbers": plain(self),
             "values": to_arrays(self._values),
-            "statistics": to_arrays(self._statistics),
+            "statistics": to_arrays(self._cells.arrays[len(self._variables) :]),
             "best": None if self._best is None else to_arrays(self._best),
         }
 
     def load(self, saved: dict[str, Any]) -> None:
         """Becomes the average that `save` has saved."""
         vars(self).update(saved["numbers"])
-        self._values = from_arrays(saved["values"], self._variables)
-        self._statistics = from_arrays(saved["statistics"], self._known)
+        self._cells.arrays = [
+            *from_arrays(saved["values"], self._variables),
+            *from_arrays(saved["statistics"], self._known),
+        ]
         if saved["best"] is not None:
             self._best = [to_numpy(array) for array in saved["best"]]
 
 
-def _in_one_call(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles a function of lists of arrays where the backend can.
-
-    Without, each operation on each variable is a dispatch of its own, and an update of the average
-    of a network with a hundred variables takes longer than its training step.
-    """
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        return cast(Callable[..., Any], jax.jit(function))
-    if backend == "tensorflow":
-        import tensorflow
-
-        return cast(Callable[..., Any], tensorflow.function(function, autograph=False))
-    return function
-
-
-@_in_one_call
+@in_one_call
 def _zero(values: list[Any]) -> Any:
     """Zero if all values are finite, else NaN: zero times NaN or infinity is NaN."""
     zeros = [keras.ops.sum(keras.ops.stop_gradient(value) * 0) for value in values]
     return sum(keras.ops.cast(zero, "float32") for zero in zeros)
 
 
-@_in_one_call
-def _copies(values: list[Any]) -> list[Any]:
-    return [keras.ops.copy(keras.ops.stop_gradient(value)) for value in values]
-
-
-def _on_variables(variables: list[Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles a function whose first argument is what the variables hold.
-
-    To take a variable as an argument costs TensorFlow more than the arithmetic; a function that
-    knows its variables reads them in the graph. JAX would take what they hold now for constants.
-    """
-    if keras.backend.backend() == "tensorflow":
-        return _in_one_call(lambda *rest: function([held(v) for v in variables], *rest))
-    compiled = _in_one_call(function)
-    return lambda *rest: compiled([held(v) for v in variables], *rest)
-
-
 def _advance(
     places: list[int | None],
     least: list[float],
     present: list[Any],
-    averages: list[Any],
-    statistics: list[Any],
+    arrays: list[Any],
     numbers: Any,
-) -> tuple[list[Any], list[Any]]:
-    """One update of a running average: the new averages, and the new statistics.
+) -> list[Any]:
+    """One update of a running average: the new averages, then the new statistics.
 
     Args:
         places: For each variable its place among the statistics of batch norm, if it is one.
         least: The least value of each statistic.
         present: What each variable holds.
-        averages: The average of each variable so far.
-        statistics: What each statistic held at the last update.
+        arrays: The average of each variable so far, then what each statistic held at the last
+            update.
         numbers: Weight of the present values, then for each statistic the share of its present
             value that is older than the last update.
     """
+    averages, statistics = arrays[: len(places)], arrays[len(places) :]
     values, now = [], list(statistics)
     for new, average, place in zip(present, averages, places, strict=True):
         new = keras.ops.stop_gradient(new)
@@ -277,32 +242,7 @@ def _advance(
             recent = (new - older * statistics[place]) / (1.0 - older)
             recent = keras.ops.maximum(recent, least[place])
         values.append(average + keras.ops.cast(numbers[0], average.dtype) * (recent - average))
-    return values, now
-
-
-def _read(variables: Sequence[Any]) -> list[Any]:
-    """Copies values out on the device; on JAX the originals are donated to the next step."""
-    return list(_copies([held(v) for v in variables]))
-
-
-def _write(variables: Sequence[Any], values: Sequence[Any]) -> None:
-    """Copies values in; the copy keeps them as they are when a step changes the variable's.
-
-    An interrupt in the middle would leave half of one state and half of another: the rest is
-    written before it is let through.
-    """
-    try:
-        _assign(variables, values)
-    except BaseException:
-        _assign(variables, values)
-        raise
-
-
-def _assign(variables: Sequence[Any], values: Sequence[Any]) -> None:
-    # A TensorFlow variable never changes a tensor that somebody else holds.
-    own = values if keras.backend.backend() == "tensorflow" else _copies(list(values))
-    for variable, value in zip(variables, own, strict=True):
-        put(variable, value)
+    return [*values, *now]
 
 
 def _batch_statistics(model: Any) -> tuple[dict[int, float], set[int]]:
