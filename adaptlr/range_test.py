@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -73,7 +74,8 @@ class RangeTest:
         min_lr: First rate, > 0.
         max_lr: Last rate, > `min_lr`.
         num_steps: Steps in the ramp, ≥ 2.
-        divergence: The ramp ends when the loss exceeds its start by this factor, > 1. Measured
+        divergence: The ramp ends when the loss exceeds its start by this factor, > 1, and by five
+            standard errors: single batches of a few samples differ by as much. Measured
             against the start and not against the lowest loss: near zero any noise is a multiple.
         shape: `"exponential"` or `"linear"`.
         momentum: Of an optimizer whose velocity `v = momentum * v - rate * gradient` holds the
@@ -125,8 +127,12 @@ class RangeTest:
         """Whether the ramp should end: the loss left the finite numbers, or its start behind."""
         if not losses or not finite(losses[-1]):
             return bool(losses)
-        recent = losses[-1 - self._half_width :]
-        return _mean(recent) > self.divergence * self._start(losses) > 0.0
+        recent, before = losses[-1 - self._half_width :], losses[: -1 - self._half_width]
+        start, steps = self._start(losses), min(len(losses), self._flat)
+        # From step to step, so that a fall is no noise; recent losses may be an explosion.
+        changes = [(b - a) ** 2 for a, b in itertools.pairwise(before)]
+        error = math.sqrt(_mean(changes or [0.0]) / 2.0 * (1.0 / len(recent) + 1.0 / steps))
+        return _mean(recent) > max(self.divergence * start, start + 5.0 * error) and start > 0.0
 
     def read(self, losses: Sequence[float]) -> Reading:
         """Reads a rate off the batch losses of a ramp, the first belonging to `min_lr`.

@@ -236,5 +236,13 @@ def test_ramp_and_losses_are_logged_step_by_step():
     assert writer.decisions == callback.decisions
 
 
+def test_refuses_a_second_average_of_the_weights_beside_it():
+    x, y = blobs()
+    model = classifier(keras.optimizers.SGD(0.1, use_ema=True))
+    callbacks = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True), adaptlr.AutoLR()]
+    with pytest.raises(ValueError, match="Leave SwapEMAWeights out"):
+        model.fit(x, y, verbose=0, callbacks=callbacks)
+
+
 def test_learning_rate_is_none_before_fit():
     assert adaptlr.AutoLR().learning_rate is None

@@ -48,6 +48,30 @@ class TestValidationData:
         for a, b in zip(model.get_weights(), before, strict=True):
             np.testing.assert_array_equal(a, b)
 
+    def test_that_can_be_read_only_once_are_refused(self):
+        batches = iter([(self.x, self.y)])
+        with pytest.raises(
+            ValueError, match=r"AutoLR\(validation_data=\.\.\.\) must be data that can"
+        ):
+            adaptlr.AutoLR(validation_data=batches)
+
+    def test_that_lack_the_monitored_metric_are_not_measured_again_and_again(self):
+        class Count(keras.callbacks.Callback):
+            evaluations = 0
+
+            def on_test_begin(self, logs=None):
+                Count.evaluations += 1
+
+        model = classifier("sgd")
+        callback = adaptlr.AutoLR((self.x, self.y), monitor="val_acc")  # it is val_accuracy
+        evaluate, count = model.evaluate, Count()
+        model.evaluate = lambda *a, **k: evaluate(*a, **{**k, "callbacks": [count]})
+        with collected_warnings() as messages:
+            model.fit(self.x, self.y, batch_size=4, epochs=15, verbose=0, callbacks=[callback])
+        assert count.evaluations == 1  # the first look
+        assert sum("there is no such metric" in message for message in messages) == 1
+        assert [d.rule for d in callback.decisions][-2:] == ["cool", "stop"]
+
     def test_that_are_empty_in_fit_are_said_to_be_missing(self):
         """Keras warns that data ran out and reports no validation metrics."""
         model, callback = classifier("sgd"), adaptlr.PlateauLR()

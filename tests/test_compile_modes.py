@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from conftest import blobs, classifier, one_weight, steps, weight
+from conftest import blobs, classifier, collected_warnings, one_weight, steps, weight
 
 import adaptlr
 from adaptlr.controllers import Decision
@@ -237,6 +237,20 @@ class OwnLoop(keras.Model):
         (loss, other), gradients = jax.value_and_grad(mean, has_aux=True)(trainable)
         trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
         return {"own": loss}, (trainable, other, optimizer, metrics)
+
+
+def test_without_a_loss_to_see_autolr_says_so_and_trains_at_the_own_rate():
+    inputs = keras.Input((1,))
+    layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+    model = OwnLoop(inputs, layer(inputs))
+    model.compile(keras.optimizers.SGD(0.5))
+    callback, ones = adaptlr.AutoLR(monitor="own", mode="min"), np.ones((640, 1), "float32")
+    with collected_warnings() as messages:
+        model.fit(ones, ones, batch_size=2, epochs=2, verbose=0, callbacks=[callback])
+    assert sum("reports no metric named 'loss'" in message for message in messages) == 1
+    assert [d.rule for d in callback.decisions][:3] == ["start", "probe", "unprobed"]
+    assert callback.learning_rate == 0.5
+    assert model.get_weights()[0].item() < -100.0  # it was trained: the gradient is one
 
 
 @pytest.mark.parametrize("way", [0, 1], ids=["schedule", "controller"])

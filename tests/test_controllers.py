@@ -378,6 +378,39 @@ class TestFeedback:
     def test_patience_is_a_number_of_epochs(self):
         assert [self.hold([1.0] * 9, patience=n)[1] for n in (1, 2, 5)] == [1, 2, 5]
 
+    def test_without_a_training_loss_the_probe_ends_at_once_at_the_own_rate(self):
+        run = Run(0.02, steps_per_epoch=100, epochs=10, measurable=True)
+        controller = Feedback()
+        state, probe = controller.update(controller.init(run), Observation(0, 0))
+        assert probe.exploring
+        state, decision = controller.update(state, Observation(1, 0, learning_rate=1e-6))
+        assert (decision.rule, decision.scale) == ("unprobed", 0.02)
+        assert decision.restore
+        assert decision.restart_average
+        assert not decision.exploring
+        assert state.phase == "hold"
+
+    @pytest.mark.parametrize(("trying", "held"), [(False, 0.2), (True, 0.1)])
+    def test_a_trial_without_a_measurement_ends_all_trials(self, trying, held):
+        run = Run(0.02, steps_per_epoch=1000, epochs=10, measurable=True)
+        controller = Feedback()
+        state = dataclasses.replace(
+            controller.init(run),
+            phase="trial", rate=0.2, scale=0.2, mark=1.0, trying=trying, trial_until=100,
+        )  # fmt: skip
+        state, early = controller.update(state, Observation(60, 0))
+        assert (early.rule, early.next_step, early.measure) == ("hold", 100, True)
+        state, decision = controller.update(state, Observation(100, 0))
+        assert (decision.rule, decision.scale, state.phase) == ("keep", held, "hold")
+        assert not decision.measure
+
+    def test_a_probe_that_noise_ended_says_at_which_rate(self):
+        _, trace = drive(
+            Feedback(), self.run, lambda rate: 1.0 if rate < 1e-4 else 50.0, lambda epoch: 1.0
+        )
+        settle = next(d for _, d in trace if d.rule == "settle")
+        assert "until it rose by a rate of 0.000" in settle.reason
+
     def test_a_curve_without_a_minimum_is_said_to_have_none(self):
         _, trace = drive(Feedback(), self.run, lambda rate: 2.3 + rate, lambda epoch: 1.0)
         settle = next(d for _, d in trace if d.rule == "settle")

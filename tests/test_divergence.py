@@ -91,6 +91,20 @@ class TestDivergence:
         state, decision = guard.update(state, Observation(3, 0, loss=nan))
         assert decision.rule == "settle"
 
+    def test_a_lucky_first_batch_of_a_probe_is_not_what_an_explosion_is_measured_against(self):
+        guard = Divergence(Feedback())
+        state = guard.init(Run(1e-6, steps_per_epoch=100, epochs=10))
+        state, _ = guard.update(state, Observation(0, 0))
+        losses = [0.1, *[1.0] * 9, *[0.5] * 40]
+        for step, loss in enumerate(losses, 1):
+            state, decision = guard.update(state, Observation(step, 0, loss=loss))
+        assert state.start == pytest.approx(0.91)  # the mean of ten
+        state, decision = guard.update(state, Observation(51, 0, loss=0.5))
+        assert decision.rule == "settle"
+        state, fine = guard.update(state, Observation(52, 0, loss=9.0))
+        state, exploded = guard.update(state, Observation(53, 0, loss=9.2))
+        assert (fine.rule, exploded.rule) == ("hold", "diverged")
+
 
 class TestChance:
     def test_a_loss_that_stays_at_its_start_is_restored_and_cut(self):

@@ -34,6 +34,28 @@ def test_too_few_finite_losses_give_no_rate(losses):
     assert RangeTest().read(losses).suggestion is None
 
 
+@pytest.mark.parametrize(("steps", "most"), [(20, 16), (50, 8), (100, 6)])
+def test_the_noise_of_small_batches_hardly_ever_ends_a_ramp(steps, most):
+    """Without the five standard errors they end some 40, 35 and 15 of these 200."""
+    test, draw, ended = RangeTest(1e-6, 10.0, steps), random.Random(1), 0
+    for _ in range(200):
+        losses = [math.exp(draw.gauss(0.0, 0.3)) for _ in range(steps // 2)]
+        ended += any(test.diverged(losses[:n]) for n in range(1, len(losses) + 1))
+    assert ended <= most
+
+
+@pytest.mark.parametrize("growth", [1.5, 2.0, 4.0])
+def test_an_explosion_ends_a_ramp_as_soon_as_it_is_one_and_a_half_times_the_start(growth):
+    test, draw, losses = RangeTest(1e-6, 10.0, 50), random.Random(0), []
+    for i in range(50):
+        level = 2.3 if i < 25 else 1.5 * growth ** (i - 25)
+        losses.append(level * math.exp(draw.gauss(0.0, 0.05)))
+    end = next(n for n in range(1, 51) if test.diverged(losses[:n]))
+    recent = [sum(losses[n - 3 : n]) / 3.0 for n in range(26, 51)]
+    start = sum(losses[:7]) / 7.0
+    assert end == 26 + next(i for i, mean in enumerate(recent) if mean > 1.5 * start)
+
+
 def test_under_momentum_a_ramp_is_read_where_its_steps_are_as_large():
     """The velocity of SGD, built up over the ramp, against what a constant rate would build up."""
     test = RangeTest(1e-6, 10.0, 50, momentum=0.9)

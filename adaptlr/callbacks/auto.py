@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from adaptlr.callbacks.base import LearningRateCallback
@@ -76,6 +76,12 @@ class AutoLR(LearningRateCallback):
             raise ValueError(
                 f"AutoLR(horizon=...) must be 'auto' (the epochs given to fit) or None (a plateau "
                 f"ends the training). Received: horizon={horizon!r}"
+            )
+        if isinstance(validation_data, Iterator):
+            raise ValueError(
+                f"AutoLR(validation_data=...) must be data that can be read again and again: "
+                f"arrays (x, y), a tf.data.Dataset, a keras.utils.PyDataset or a DataLoader. "
+                f"Received an iterator, which can be read once: {validation_data!r}"
             )
         feedback = Feedback(Monitor(monitor, mode, min_delta=0.5, threshold="noise"))
         super().__init__(

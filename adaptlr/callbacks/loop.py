@@ -140,9 +140,9 @@ class ControlLoop:
         self._snapshot: Snapshot | None = None
         self._earlier: Snapshot | None = None  # the one before
         model = synced_model()
-        if plan.validation_data is not None:
-            self._try_out(model, plan.validation_data)
         self._loss = TrainingLoss(model)
+        self._metrics = self._try_out(model)
+        self._require_own_average()
         self._average = RunningAverage(model, self.step) if plan.averaging else None
         self._run = Run(
             learning_rate=self._base,
@@ -176,15 +176,30 @@ class ControlLoop:
         self._record("start", f"{self._owner} takes over from a rate of {self._base:.6g}")
         self._control(None)
 
-    def _try_out(self, model: Any, data: Any) -> None:
-        """Evaluates one batch, so that data of the wrong shape do not cost an epoch."""
+    def _try_out(self, model: Any) -> set[str]:
+        """Evaluates one batch, so that data of the wrong shape do not cost an epoch.
+
+        Returns:
+            The names of the metrics that can be measured at any step.
+        """
+        data = self._plan.validation_data
+        if data is None:
+            return set()
         try:
-            evaluate(model, data, steps=1)
+            return set(evaluate(model, data, steps=1))
         except Exception as error:
             raise ValueError(
                 f"{self._owner}(validation_data=...) must be data that model.evaluate takes, at "
                 f"least one batch of them. It says: {error}"
             ) from error
+
+    def _require_own_average(self) -> None:
+        if self._plan.averaging and "SwapEMAWeights" in self._others():
+            raise ValueError(
+                f"{self._owner} keeps an average of the weights and swaps it in at each epoch's "
+                f"end; beside it keras.callbacks.SwapEMAWeights would train on from the wrong "
+                f"weights. Leave SwapEMAWeights out of fit(callbacks=...)."
+            )
 
     def _first_step(self, epoch: int, epoch_steps: int | None) -> int:
         if epoch_steps:
@@ -353,10 +368,10 @@ class ControlLoop:
             self._optimizer.forget()
             self._write_lost = True
         monitor = self._plan.controller.monitor
-        held_out = self._plan.validation_data
-        if held_out is not None and monitor is not None and monitor.name not in logs:
+        due = monitor is not None and monitor.name not in logs
+        if due and self._measurable():
             self._swap_in(counted=True)
-            logs.update(evaluate(self._synced_model(), held_out))
+            logs.update(evaluate(self._synced_model(), self._plan.validation_data))
         elif self._average is not None and not self._average.swapped:
             self._take_average()
         logs.update(self._optimizer.read_all())
@@ -415,6 +430,12 @@ class ControlLoop:
         self._next_control = step + self._interval if asked is None else asked
         self._apply_rate()
         self._plan_next()
+        if decision.rule == "unprobed" and decision.restore:
+            warnings.warn(
+                f"{self._owner}: {decision.reason}. A train_step of your own is seen if it "
+                f"updates a keras.metrics.Mean(name='loss') among the model's metrics.",
+                stacklevel=5,
+            )
         if decision.rule != "hold":
             self._record(decision.rule, decision.reason, decision.curve)
         phase = PHASES.get(_phase(self._state))
@@ -505,8 +526,7 @@ class ControlLoop:
 
     def _measurable(self) -> bool:
         monitor = self._plan.controller.monitor
-        held_out = self._plan.validation_data is not None
-        return held_out and monitor is not None and monitor.name.startswith("val_")
+        return monitor is not None and monitor.name in self._metrics
 
     def _measured(self) -> float | None:
         if not (self._decision.measure and self._measurable()):

@@ -15,6 +15,7 @@ _LEVEL = 0.9  # share of the starting loss above which a run has learnt next to 
 _FLAT = 0.01  # span of a flat stretch of losses, as a share of the loss
 _SUSPICIOUS = 5  # flat control points at that level from which no snapshot is taken
 _STUCK_TRIES = 2  # a cut that has not helped twice is not the cure
+_BATCHES = 10  # of a probe, whose losses make the one to start from: single ones differ widely
 _REFRESH = 100  # steps between snapshots; a copy costs less than a step
 
 
@@ -27,7 +28,8 @@ class DivergenceState:
     cut: float = 1.0
     exploring: bool = False
     measured: bool = False  # the monitored metric was a number once
-    start: float | None = None  # the first training loss
+    start: float | None = None  # the first training loss, or the mean of the first in a probe
+    seen: int = 0  # losses in it
     best: float | None = None  # the lowest one
     low: float | None = None  # bounds of the present flat stretch of losses
     high: float | None = None
@@ -51,7 +53,8 @@ class Divergence:
 
     * the training loss is NaN or infinite, or weights are, which a ReLU may hide, or the monitored
       metric is and was not before;
-    * the training loss exceeds `limit` times the first one that was seen;
+    * the training loss exceeds `limit` times the first one that was seen (in a probe, where each
+      loss is that of one batch, the mean of the first ten);
     * the training loss has stayed within 1 % for `stuck` control points on end, no more than 10 %
       below the first one: a network that outputs the same for everything, whose loss is that of
       chance, from the start or after a spike. At most two restores are spent on this.
@@ -238,8 +241,11 @@ class Divergence:
 def _level(state: DivergenceState, loss: float | None) -> DivergenceState:
     if loss is None or not finite(loss):
         return state
-    start = loss if state.start is None else state.start
-    return replace(state, start=start, best=min(loss, start if state.best is None else state.best))
+    start, seen = state.start, state.seen
+    if start is None or (state.exploring and seen < _BATCHES):
+        start, seen = ((start or 0.0) * seen + loss) / (seen + 1), seen + 1
+    best = loss if state.best is None else min(loss, state.best)
+    return replace(state, start=start, seen=seen, best=best)
 
 
 def _flatness(state: DivergenceState, observation: Observation) -> DivergenceState:

@@ -220,7 +220,7 @@ class Feedback:
             )
             state = replace(state, phase="hold", rate=state.scale)
             return state, Decision(state.scale, "unprobed", reason, restart_average=True)
-        state = replace(state, phase="probe", scale=self.min_lr)
+        state = replace(state, phase="probe", scale=self.min_lr, rate=state.scale)
         reason = (
             f"exponential ramp from {self.min_lr:.3g} to {self.max_lr:.3g} over "
             f"{state.probe_steps} steps, to be undone; the optimizer's own rate is not used"
@@ -236,6 +236,8 @@ class Feedback:
         losses = state.probe_losses
         if observation.loss is not None:
             losses = (*losses, observation.loss)
+        elif not observation.epoch_end:  # where the last one may have been seen already
+            return self._unseen(state)
         state = replace(state, probe_losses=losses)
         if losses and (len(losses) > state.probe_steps or ramp.diverged(losses)):
             return self._settle(state, observation)
@@ -244,14 +246,24 @@ class Feedback:
         state = replace(state, scale=rate)
         return state, Decision(rate, next_step=observation.step + 1, exploring=True)
 
+    def _unseen(self, state: FeedbackState) -> tuple[FeedbackState, Decision]:
+        reason = (
+            f"the model reports no metric named 'loss': there is no curve to read a rate off, and "
+            f"the optimizer's own rate {state.rate:.3g} is held"
+        )
+        state = replace(state, phase="hold", scale=state.rate)
+        return state, Decision(state.rate, "unprobed", reason, restore=True, restart_average=True)
+
     def _settle(
         self, state: FeedbackState, observation: Observation
     ) -> tuple[FeedbackState, Decision]:
         reading = self._ramp(state).read(state.probe_losses)
         rate, step = reading.suggestion, observation.step
         if rate is None:
-            rate = self.min_lr * 1e3
-            reason = f"{reading.verdict}; a cautious {rate:.3g} is tried"
+            rate, losses = self.min_lr * 1e3, state.probe_losses
+            short = len(losses) <= state.probe_steps
+            ended = f", until it rose by a rate of {state.scale:.3g}" if short else ""
+            reason = f"{reading.verdict}{ended}; a cautious {rate:.3g} is tried"
         else:
             reason = f"{reading.verdict}: their geometric mean is {rate:.3g}"
             # A short run without trials has no time to make up for a rate that is too low.
@@ -298,9 +310,14 @@ class Feedback:
     ) -> tuple[FeedbackState, Decision]:
         step, value, mark = observation.step, observation.monitored, state.mark
         # Validation data of `fit` need not be those that are measured between epoch ends.
-        if observation.epoch_end or value is None or step < state.trial_until:
+        if observation.epoch_end or step < state.trial_until:
             until = max(state.trial_until, step + 1)
             return state, Decision(state.scale, next_step=until, measure=True)
+        if value is None:  # it was asked for
+            rate = state.rate / self.trial_factor if state.trying else state.rate
+            state = replace(state, phase="hold", rate=rate, scale=rate, trying=False, wait=0)
+            reason = f"{self.monitor.name} cannot be measured on held-out data: {rate:.3g} is held"
+            return state, Decision(rate, "keep", reason)
         found = f"{self.monitor.name} of the averaged weights is {value:.6g}"
         if mark is None:
             return self._raise(replace(state, mark=value), step, found)
