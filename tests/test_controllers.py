@@ -156,6 +156,32 @@ class TestFeedback:
         assert all(d.exploring for s, d in trace if s < step)
         assert not any(d.exploring for s, d in trace if s >= step)
 
+    def test_each_step_of_the_probe_is_a_control_point(self):
+        _, trace = drive(Feedback(), self.run, ramp(0.1), lambda epoch: 1.0)
+        probe = [(step, d) for step, d in trace if d.exploring]
+        assert [step for step, _ in probe] == list(range(len(probe)))
+        assert all(d.next_step == step + 1 for step, d in probe)
+
+    @pytest.mark.parametrize(
+        ("epochs", "measurable", "divisor"), [(6, False, 1), (6, True, 2), (40, False, 2)]
+    )
+    def test_only_a_short_run_without_trials_takes_the_rate_of_the_probe_as_it_is(
+        self, epochs, measurable, divisor
+    ):
+        run = Run(1e-6, 100, epochs, measurable=measurable)
+        _, trace = drive(Feedback(), run, ramp(0.1), lambda epoch: 1.0, trial=1e-9)
+        settle = next(d for _, d in trace if d.rule == "settle")
+        rate = settle.scale * (Feedback().init(run).warm_steps + 1)  # it begins to warm up
+        assert rate == pytest.approx(settle.curve.suggestions["centre"] / divisor)
+
+    def test_every_record_is_kept_as_the_best_and_to_go_back_to(self):
+        values = [1.0, 0.9, 0.95, 0.8, 0.85, 0.7, 0.75, 0.6, 0.65, 0.5]
+        _, trace = drive(Feedback(), self.run, ramp(0.1), values.__getitem__)
+        ends = [d for step, d in trace if step % 100 == 0 and step > 0]
+        records = [True, True, False, True, False, True, False, True, False, True]
+        assert [d.keep_best for d in ends] == records
+        assert [d.snapshot for d in ends] == records
+
     @pytest.mark.parametrize("best", [1e-3, 1e-2, 0.1])
     def test_the_rate_follows_the_curve(self, best):
         _, trace = drive(Feedback(), self.run, ramp(best), lambda epoch: 1.0)
