@@ -162,6 +162,24 @@ class TestFeedback:
         assert [step for step, _ in probe] == list(range(len(probe)))
         assert all(d.next_step == step + 1 for step, d in probe)
 
+    def test_a_probe_that_nothing_ends_takes_all_its_steps_and_sees_what_the_last_one_led_to(self):
+        _, trace = drive(Feedback(), self.run, lambda rate: 2.3, lambda epoch: 1.0)
+        assert [step for step, d in trace if d.rule == "settle"] == [50 + 1]
+
+    @pytest.mark.parametrize("phase", ["warm", "trial"])
+    def test_where_an_epoch_ends_as_well_held_out_data_are_measured_a_step_later(self, phase):
+        """The metric of an epoch's end is that of `fit`, which may have other data."""
+        controller = Feedback()
+        state = dataclasses.replace(
+            controller.init(Run(0.1, 100, 10, measurable=True)),
+            phase=phase, rate=0.2, scale=0.2, settled=180, warm_steps=20, mark=2.0, trial_until=200,
+        )  # fmt: skip
+        state, decision = controller.update(state, Observation(200, 1, True, monitored=1.0))
+        assert (decision.next_step, decision.measure, decision.scale) == (201, True, 0.2)
+        assert state.phase == "trial"
+        _, decision = controller.update(state, Observation(201, 2, monitored=1.0))
+        assert (decision.rule, decision.scale) == ("raise", 0.4)
+
     @pytest.mark.parametrize(
         ("epochs", "measurable", "divisor"), [(6, False, 1), (6, True, 2), (40, False, 2)]
     )
