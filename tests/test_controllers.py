@@ -172,7 +172,8 @@ class TestFeedback:
         controller = Feedback()
         state = dataclasses.replace(
             controller.init(Run(0.1, 100, 10, measurable=True)),
-            phase=phase, rate=0.2, scale=0.2, settled=180, warm_steps=20, mark=2.0, trial_until=200,
+            phase=phase, rate=0.2, scale=0.2, settled=180, warm_steps=20,
+            mark=2.0, trial_until=200,
         )  # fmt: skip
         state, decision = controller.update(state, Observation(200, 1, True, monitored=1.0))
         assert (decision.next_step, decision.measure, decision.scale) == (201, True, 0.2)
