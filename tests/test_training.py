@@ -58,7 +58,7 @@ class TestOptimizerRate:
         rate = OptimizerRate(model)
         assert rate.changed_by_others() is None
         rate.write(0.1)
-        assert rate.read() == pytest.approx(0.1)
+        assert rate.initial() == pytest.approx(0.1)
         assert rate.changed_by_others() is None
         model.optimizer.learning_rate = 0.2
         assert rate.changed_by_others() == (pytest.approx(0.1), pytest.approx(0.2))
@@ -66,7 +66,7 @@ class TestOptimizerRate:
     def test_reaches_the_inner_optimizer_of_a_loss_scale(self):
         inner = keras.optimizers.SGD(0.5)
         rate = OptimizerRate(one_weight(keras.optimizers.LossScaleOptimizer(inner)))
-        assert rate.read() == 0.5
+        assert rate.initial() == 0.5
         rate.write(0.25)
         assert float(keras.ops.convert_to_numpy(inner.learning_rate)) == 0.25
 
@@ -97,7 +97,7 @@ class TestSnapshot:
         snapshot = Snapshot(model, leave=rate.variables())
         rate.write(0.125)
         snapshot.restore()
-        assert rate.read() == 0.125
+        assert rate.initial() == 0.125
 
 
 class TestRunningAverage:

@@ -16,6 +16,7 @@ from adaptlr.controllers import Constant, Controller, Decision, Divergence, Obse
 from adaptlr.monitor import Direction, finite
 from adaptlr.range_test import Curve
 from adaptlr.schedules import Constant as ConstantRate
+from adaptlr.schedules import Warmup
 from adaptlr.training.arrays import to_arrays
 from adaptlr.training.distributed import agreed
 from adaptlr.training.evaluation import TrainingLoss, evaluate, few
@@ -134,7 +135,7 @@ class ControlLoop:
         self._next_step = self._next_control = self._next_average = self.step
         self._decision = Decision(scale=1.0)
         self._rate: float | None = None  # the one last written
-        self._base = rate.read()
+        self._base = rate.initial()
         self._check_owner = self._warned = self._write_lost = False
         self._epoch_loss: float | None = None  # of the steps before validation
         self._snapshot: Snapshot | None = None
@@ -387,7 +388,7 @@ class ControlLoop:
         if self._snapshot is not None and (exploring or (interrupted and self._average is None)):
             self._snapshot.restore()
             if exploring:
-                self._optimizer.write(self._base)
+                self._optimizer.put_back()
         self._writer.close()
 
     # --- the loop --------------------------------------------------------------------------
@@ -458,10 +459,23 @@ class ControlLoop:
         rate = self._decision.scale * self._scheduled(self.step)
         if rate != self._rate or self._write_lost:
             self._synced_model()
-            self._optimizer.write(rate)
+            self._optimizer.write(rate, self._lasting(rate))
             self._rate, self._write_lost = rate, False
         if self._momentum is not None and self._in_graph is None:
             self._optimizer.write_momentum(self._momentum(self.step))
+
+    def _lasting(self, rate: float) -> float:
+        """What a later `fit` begins from if this one leaves `rate` in the optimizer.
+
+        Rates that a run only passes through are none: those of a probe, of a warm-up (it is where
+        that leads to) and of AutoLR's cool-down, and zero, from which there is no way back.
+        """
+        schedule = self._schedule
+        if isinstance(schedule, Warmup) and self.step < schedule.warmup_steps:
+            rate = self._decision.scale * self._scheduled(schedule.warmup_steps)
+        elif self._decision.exploring or _phase(self._state) in ("cool", "stopped"):
+            return self._base
+        return rate or self._base
 
     def _scheduled(self, step: int) -> float:
         value = float(self._schedule(step))
