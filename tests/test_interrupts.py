@@ -142,6 +142,35 @@ def test_an_interrupted_cycle_leaves_no_compiled_rates():
     assert weight(model) == start - 2.0 - sum(map(Cyclical(0.25, 1.0, 4), range(8)))
 
 
+@pytest.mark.parametrize("end", ["by itself", "interrupted", "best weights"])
+@pytest.mark.parametrize("cycle", ["CyclicalLR", "OneCycleLR"])
+def test_a_cycle_leaves_the_momentum_that_was_compiled(cycle, end):
+    callback = {
+        "CyclicalLR": lambda: adaptlr.CyclicalLR(0.25, 1.0, 3, momentum=(0.75, 0.25)),
+        "OneCycleLR": lambda: adaptlr.OneCycleLR(1.0),
+    }[cycle]()
+    model = one_weight(keras.optimizers.SGD(0.5, momentum=0.5))
+    if end == "by itself":
+        model.fit(**steps(8), callbacks=[callback])
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(
+                **steps(8), callbacks=[callback, At("on_train_batch_begin", KeyboardInterrupt)]
+            )
+    if end == "best weights":
+        callback.use_best_weights()
+    assert model.optimizer.get_config()["momentum"] == 0.5
+    slots = model.optimizer.variables
+    velocity = next(v for v in slots if "momentum" in v.path)
+    velocity.assign(np.zeros(velocity.shape))
+    model.optimizer.learning_rate = 0.5
+    start = weight(model)
+    model.fit(**steps(2))
+    assert weight(model) - start == pytest.approx(-0.5 - (0.5 + 0.25))
+    assert model.optimizer.momentum == 0.5
+    assert "make_train_function" not in vars(model)
+
+
 def test_plateau_gives_the_best_epoch_back():
     class CtrlC(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

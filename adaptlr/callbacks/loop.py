@@ -21,6 +21,7 @@ from adaptlr.training.arrays import to_arrays
 from adaptlr.training.distributed import agreed
 from adaptlr.training.evaluation import TrainingLoss, evaluate, few
 from adaptlr.training.in_graph import InGraph, compiles_steps
+from adaptlr.training.momentum import CycledMomentum
 from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.training.weights import (
     RunningAverage,
@@ -155,6 +156,7 @@ class ControlLoop:
             optimizer_momentum=self._optimizer.velocity(),
         )
         self._in_graph: InGraph | None = None
+        self._cycled: CycledMomentum | None = None
         if saved is not None:
             self._run = Run(**saved["run"])
         self._open_run(hyperparameters)
@@ -194,9 +196,11 @@ class ControlLoop:
 
     def _compile_in(self) -> None:
         """Compiles the rates to come into the step, if nothing but a fault will change them."""
-        if not compiles_steps() or isinstance(self._schedule, ConstantRate):
-            return
         run, scale, momentum = self._run, self._decision.scale, self._momentum
+        if not compiles_steps() or isinstance(self._schedule, ConstantRate):
+            if momentum is not None:
+                self._cycled = CycledMomentum(self._synced_model(), self._optimizer.leaves)
+            return
         if run.total_steps is None or not self._plan.open_loop:
             if momentum is not None:
                 raise ValueError(
@@ -382,6 +386,8 @@ class ControlLoop:
         self._synced_model()
         if self._in_graph is not None:
             self._in_graph.remove()
+        if self._cycled is not None:
+            self._cycled.remove()
         if self._average is not None:
             self._average.finish()
         exploring = self._decision.exploring
@@ -461,8 +467,8 @@ class ControlLoop:
             self._synced_model()
             self._optimizer.write(rate, self._lasting(rate))
             self._rate, self._write_lost = rate, False
-        if self._momentum is not None and self._in_graph is None:
-            self._optimizer.write_momentum(self._momentum(self.step))
+        if self._momentum is not None and self._cycled is not None:
+            self._cycled.write(self._momentum(self.step))
 
     def _lasting(self, rate: float) -> float:
         """What a later `fit` begins from if this one leaves `rate` in the optimizer.

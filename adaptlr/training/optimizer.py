@@ -89,11 +89,6 @@ class OptimizerRate:
             # Through __dict__, so that Keras tracks nothing.
             leaf.__dict__[_MEMORY] = pair
 
-    def write_momentum(self, momentum: float) -> None:
-        """Sets the momentum (`beta_1`) where the step is not compiled."""
-        for leaf in self.leaves:
-            setattr(leaf, momentum_name(leaf), momentum)
-
     def velocity(self) -> float:
         """Returns the momentum by which past steps, at their own rates, are repeated; 0 for none.
 
