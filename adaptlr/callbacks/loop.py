@@ -138,6 +138,7 @@ class ControlLoop:
         self._rate: float | None = None  # the one last written
         self._base = rate.initial()
         self._check_owner = self._warned = self._write_lost = False
+        self._over = False  # the present epoch
         self._epoch_loss: float | None = None  # of the steps before validation
         self._snapshot: Snapshot | None = None
         self._earlier: Snapshot | None = None  # the one before
@@ -260,6 +261,7 @@ class ControlLoop:
         return {
             "run": asdict(self._run),
             "epoch": self._epoch,
+            "over": self._over or self._steps.last_begun(self._execution()),
             "state": asdict(self._state),
             "decision": asdict(replace(self._decision, curve=None)),
         }
@@ -310,7 +312,7 @@ class ControlLoop:
         """Goes back to the raw weights, which training continues from."""
         if self._average is not None:
             self._average.swap_out()
-        self._epoch = epoch
+        self._epoch, self._over = epoch, False
         self._steps.begin_epoch()
         self._epoch_loss = None
         self._loss.reset()
@@ -352,6 +354,7 @@ class ControlLoop:
     def end_epoch(self, logs: dict[str, Any]) -> None:
         """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
         self._synced_model()
+        self._over = True
         loss = self._loss.read() if self._epoch_loss is None else self._epoch_loss
         if not self._steps.end_epoch(self._execution()):
             # On JAX what was written before a batch that was not there is lost.
