@@ -124,6 +124,38 @@ def test_another_epoch_begins_anew(path):
     assert len(callback.decisions) == 1
 
 
+@pytest.mark.parametrize("saved", ["after the callback", "before the callback"])
+def test_a_run_from_epoch_0_takes_the_weights_of_an_epoch_and_no_more(path, saved):
+    """It is continued from epoch 1, though."""
+    network = small()
+    callbacks = [plateau(), Save(0, path)]
+    train(
+        network, *(callbacks if saved == "after the callback" else reversed(callbacks)), epochs=3
+    )
+    network.load_weights(path)
+    callback = plateau()
+    train(network, callback, first=1, epochs=2)
+    assert [(r.rule, r.step) for r in callback.decisions] == [("start", 0)]
+    network.load_weights(path)
+    network.compile(keras.optimizers.SGD(0.5), "mse")
+    callback = adaptlr.PlateauLR("worse", mode="min")
+    train(network, callback, first=0, epochs=2)
+    assert [(r.rule, r.learning_rate) for r in callback.decisions] == [("start", 0.5)]
+
+
+def test_a_file_of_the_middle_of_epoch_0_is_continued(tmp_path):
+    class SaveInside(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                self.model.save_weights(tmp_path / "inside.weights.h5")
+
+    train(small(), plateau(warmup_steps=8), SaveInside(), epochs=1)
+    network = small()
+    attach(network)
+    network.load_weights(tmp_path / "inside.weights.h5")
+    assert train(network, plateau(warmup_steps=8), epochs=3)[-1] == np.float32(0.01)
+
+
 def test_another_run_is_refused_and_can_be_forgotten(path):
     train(small(), plateau(), Save(2, path), epochs=5)
     network = small()

@@ -29,6 +29,34 @@ def classifier():
     )
 
 
+@keras.saving.register_keras_serializable("adaptlr tests")
+class Block(keras.layers.Layer):
+    """A layer around a layer named `conv`."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.conv = keras.layers.Dense(8, name="conv")
+
+    def build(self, shape):
+        self.conv.build(shape)
+
+    def call(self, inputs):
+        return self.conv(inputs)
+
+
+def nested(*names):
+    """A functional model of a block, of a layer with the name of the one in it, and of a head."""
+    kinds = {
+        "conv": lambda: keras.layers.Dense(8, name="conv"),
+        "block": lambda: Block(name="block"),
+    }
+    inputs = outputs = keras.Input((8,))
+    for name in names:
+        outputs = kinds[name]()(outputs)
+    outputs = keras.layers.Dense(3, activation="softmax", name="head")(outputs)
+    return keras.Model(inputs, outputs)
+
+
 def compiled(shares, optimizer=None, model=None):
     model = classifier() if model is None else model
     optimizer = (
@@ -219,6 +247,33 @@ class TestGroupOptimizer:
             groups.group_optimizer(
                 keras.optimizers.SGD(1.0), [model.layers[:2], model.layers[1:]], [0.5, 1.0]
             )
+
+    @pytest.mark.parametrize("names", ["conv and block", "block and conv"])
+    def test_a_path_that_is_the_end_of_another_keeps_its_group(self, names):
+        """The block holds a layer `conv`, and another layer has that name too."""
+        model = nested(*names.split(" and "))
+        first, second = names.split(" and ")
+        ends = {"conv": "conv/kernel", "block": "block/conv/kernel"}
+        found = self.paths(model, [0.0, 0.5, 1.0])
+        kernels = [[path for path in group if path.endswith("kernel")] for group in found]
+        assert kernels == [[ends[first]], [ends[second]], ["head/kernel"]]
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda layers: layers,
+            lambda layers: layers[0],
+            lambda layers: [layers, "dense"],
+            lambda layers: [[layer.name] for layer in layers],
+        ],
+    )
+    def test_what_is_no_list_of_groups_is_refused_with_the_mend(self, make):
+        with pytest.raises(TypeError, match=r"each a list of layers: \[model.layers\[:2\]"):
+            groups.group_optimizer(keras.optimizers.SGD(1.0), make(classifier().layers), [1.0])
+
+    def test_layers_that_are_not_built_are_refused(self):
+        with pytest.raises(ValueError, match="must hold built layers"):
+            groups.group_optimizer(keras.optimizers.SGD(1.0), [[keras.layers.Dense(1)]], [1.0])
 
     @pytest.mark.parametrize(
         ("make", "error", "message"),

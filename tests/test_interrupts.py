@@ -5,10 +5,18 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from conftest import Metrics, blobs, classifier, one_weight, steps, weight
+from conftest import (
+    Metrics,
+    blobs,
+    classifier,
+    needs_multi_optimizer,
+    one_weight,
+    steps,
+    weight,
+)
 
 import adaptlr
-from adaptlr.schedules import Cyclical
+from adaptlr.schedules import Cyclical, Linear
 from adaptlr.training.weights import RunningAverage
 
 
@@ -134,6 +142,35 @@ def test_an_interrupted_cycle_leaves_no_compiled_rates():
     assert weight(model) == start - 2.0 - sum(map(Cyclical(0.25, 1.0, 4), range(8)))
 
 
+@pytest.mark.parametrize("end", ["by itself", "interrupted", "best weights"])
+@pytest.mark.parametrize("cycle", ["CyclicalLR", "OneCycleLR"])
+def test_a_cycle_leaves_the_momentum_that_was_compiled(cycle, end):
+    callback = {
+        "CyclicalLR": lambda: adaptlr.CyclicalLR(0.25, 1.0, 3, momentum=(0.75, 0.25)),
+        "OneCycleLR": lambda: adaptlr.OneCycleLR(1.0),
+    }[cycle]()
+    model = one_weight(keras.optimizers.SGD(0.5, momentum=0.5))
+    if end == "by itself":
+        model.fit(**steps(8), callbacks=[callback])
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(
+                **steps(8), callbacks=[callback, At("on_train_batch_begin", KeyboardInterrupt)]
+            )
+    if end == "best weights":
+        callback.use_best_weights()
+    assert model.optimizer.get_config()["momentum"] == 0.5
+    slots = model.optimizer.variables
+    velocity = next(v for v in slots if "momentum" in v.path)
+    velocity.assign(np.zeros(velocity.shape))
+    model.optimizer.learning_rate = 0.5
+    start = weight(model)
+    model.fit(**steps(2))
+    assert weight(model) - start == pytest.approx(-0.5 - (0.5 + 0.25))
+    assert model.optimizer.momentum == 0.5
+    assert "make_train_function" not in vars(model)
+
+
 def test_plateau_gives_the_best_epoch_back():
     class CtrlC(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -185,3 +222,84 @@ def test_a_swap_is_never_left_half_done(position):
     with pytest.raises(KeyboardInterrupt):
         average.swap_out()
     same(model.get_weights(), raw)
+
+
+class TestTheRateThatAnotherFitBeginsFrom:
+    """It is what the optimizer shows, but for rates that a run had only passed through."""
+
+    @staticmethod
+    def first_rate(model, callback=None):
+        callback = adaptlr.PlateauLR("loss") if callback is None else callback
+        model.fit(**steps(4), callbacks=[callback])
+        return pytest.approx(callback.decisions[0].learning_rate, rel=1e-6)
+
+    @staticmethod
+    def interrupted(callback, epochs=1, count=8):
+        model = one_weight(keras.optimizers.SGD(0.5))
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(
+                **steps(count),
+                epochs=epochs,
+                callbacks=[callback, At("on_train_batch_end", KeyboardInterrupt)],
+            )
+        return model
+
+    def test_zero_at_the_end_of_a_schedule_is_none(self):
+        model = one_weight(keras.optimizers.SGD(0.5))
+        schedule = adaptlr.ScheduleLR(Linear(0.25, decay_steps=3))
+        model.fit(**steps(8), callbacks=[schedule])
+        assert float(model.optimizer.learning_rate) == 0.0
+        assert adaptlr.LRFinder(num_steps=5).find(model, **steps(8)).decisions
+        assert float(model.optimizer.learning_rate) == 0.0  # as it was found
+        assert self.first_rate(model, schedule) == 0.5
+        assert self.first_rate(model) == 0.5
+
+    @needs_multi_optimizer
+    def test_groups_keep_their_shares_over_it(self):
+        model = classifier("sgd")
+        optimizer = adaptlr.groups.group_optimizer(keras.optimizers.SGD(0.5), model, [0.0, 1.0])
+        model.compile(optimizer, "sparse_categorical_crossentropy")
+        x, y = blobs(64)
+        model.fit(x, y, callbacks=[adaptlr.ScheduleLR(Linear(0.25, 1))], verbose=0)
+        before = model.get_weights()
+        callback = adaptlr.PlateauLR("loss")
+        history = model.fit(x, y, callbacks=[callback], verbose=0).history
+        assert callback.decisions[0].learning_rate == 0.5
+        rates = [value for name, [value] in sorted(history.items()) if "learning_rate" in name]
+        assert rates == [0.0, 0.5]
+        same(model.get_weights()[:2], before[:2])
+
+    def test_what_the_user_has_set_counts(self):
+        model = one_weight(keras.optimizers.SGD(0.5))
+        model.fit(**steps(8), callbacks=[adaptlr.ScheduleLR(Linear(0.25, decay_steps=3))])
+        model.optimizer.learning_rate = 0.125
+        assert self.first_rate(model) == 0.125
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        with pytest.raises(ValueError, match=r"finite number > 0.*or set model.optimizer"):
+            self.first_rate(model)
+
+    def test_a_cut_rate_lasts(self):
+        model = one_weight(keras.optimizers.SGD(0.5))
+        callback = adaptlr.PlateauLR("worse", mode="min", factor=0.5, patience=1)
+        model.fit(**steps(4), epochs=3, callbacks=[Metrics("worse", [1.0] * 3), callback])
+        assert self.first_rate(model) == 0.125
+
+    def test_an_interrupted_warm_up_is_none(self):
+        model = self.interrupted(adaptlr.PlateauLR("loss", warmup_steps=5))
+        assert 0.0 < float(model.optimizer.learning_rate) < 0.5
+        assert self.first_rate(model) == 0.5
+
+    def test_an_interrupted_probe_is_none(self):
+        model = self.interrupted(adaptlr.AutoLR(monitor="loss"), count=400)
+        assert float(model.optimizer.learning_rate) < 1e-4
+        callback = adaptlr.AutoLR(monitor="loss")
+        assert self.first_rate(model, callback) == 0.5
+        assert [record.rule for record in callback.decisions][1] == "unprobed"
+
+    def test_the_end_of_a_cool_down_is_none(self):
+        model = one_weight(keras.optimizers.SGD(0.5))
+        callback = adaptlr.AutoLR(monitor="loss")
+        model.fit(**steps(100), epochs=3, callbacks=[callback])
+        assert "cool" in [record.rule for record in callback.decisions]
+        assert float(model.optimizer.learning_rate) < callback.learning_rate / 10
+        assert self.first_rate(model) == 0.5

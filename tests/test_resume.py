@@ -155,6 +155,30 @@ def test_plateaus_may_be_given_more_epochs(tmp_path):
     assert small_fit(small(), steady(tmp_path), epochs=6) == [2, 3, 4, 5]
 
 
+def test_fewer_epochs_than_were_trained_are_refused(tmp_path):
+    leave(steady(tmp_path), 2, 1)
+    with pytest.raises(ValueError, match="it has come to epoch 3, and this one has 1"):
+        small_fit(small(), steady(tmp_path), epochs=1)
+
+
+@pytest.mark.parametrize("kill", [(3, 2), (4, 1)])
+@pytest.mark.parametrize("frequency", ["epoch", 2])
+@pytest.mark.parametrize("epochs", [3, 5])
+def test_a_fit_does_not_continue_the_one_after_it(epochs, frequency, kill, tmp_path):
+    """The first of two in one script; it may have been stopped before all its epochs."""
+    arguments = {"backup_freq": frequency}
+    leave(steady(tmp_path, **arguments), *kill, initial_epoch=3, epochs=6)
+    network = small()
+    if kill == (3, 2) and frequency == "epoch":  # before its first backup
+        assert small_fit(network, steady(tmp_path, **arguments)) == [0, 1, 2]
+        return
+    with pytest.raises(ValueError, match=r"began at epoch 4, and this one at epoch 1. Give each"):
+        small_fit(network, steady(tmp_path, **arguments), epochs=epochs)
+    assert network._initial_epoch is None
+    done = small_fit(network, steady(tmp_path, **arguments), initial_epoch=3, epochs=6)
+    assert done == list(range(kill[0], 6))
+
+
 def test_a_finished_run_leaves_nothing_and_the_next_begins_anew(tmp_path):
     network, callback = small(), steady(tmp_path / "b")
     leave(callback, 1, 1, network=network)

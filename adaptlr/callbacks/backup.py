@@ -15,6 +15,7 @@ from adaptlr.callbacks.loop import ControlLoop, Plan
 from adaptlr.checkpoint import Store, rebuild
 from adaptlr.controllers import Run
 from adaptlr.training.arrays import assign, misfit, to_arrays
+from adaptlr.training.fit import asked_first_epoch
 from adaptlr.training.random_state import (
     load_data_state,
     load_random_state,
@@ -126,6 +127,7 @@ class Backup:
             ValueError: If what is saved is damaged, of another format, run, model or backend.
         """
         self._identity = identity
+        self._first = asked_first_epoch(model)
         self._stop_skipping()
         self._saved_step, self._data_state = 0, None
         self._failing = self._to_skip = False
@@ -139,10 +141,24 @@ class Backup:
             reason = f"backend {content['backend']} where this is {keras.backend.backend()}"
         if reason is not None:
             raise ValueError(f"{self._store.latest} is of another model: {reason}. {self._mend}")
+        self._require_fit(content["at"], epochs)
         self._at = content["at"]
         self._saved_step = content["steps"]["done"]
         # fit reads this after on_train_begin, and takes it before its own initial_epoch.
         model._initial_epoch = epochs if self._at["stop"] else min(self._at["epoch"], epochs)
+
+    def _require_fit(self, at: Mapping[str, Any], epochs: int) -> None:
+        """Refuses what another `fit` of the same script has saved in the same directory."""
+        first, own, reason = at.get("first"), self._first, None
+        if first is not None and own is not None and first != own:
+            reason = f"it began at epoch {first + 1}, and this one at epoch {own + 1}"
+        elif (at["epoch"], at["batch"]) > (epochs, 0):
+            reason = f"it has come to epoch {at['epoch'] + 1}, and this one has {epochs}"
+        if reason is not None:
+            raise ValueError(
+                f"{self._store.latest} is of another fit: {reason}. Give each fit of a script a "
+                f"backup_dir of its own. {self._mend}"
+            )
 
     def restore(self, model: Any, epoch: int, writers: Sequence[Writer]) -> Any:
         """Brings back the training state, and the logs to where they were.
@@ -228,6 +244,7 @@ class Backup:
             at["results"] = {name: float(value) for name, value in results.items()}
             at["metrics"] = to_arrays(model.metrics_variables)
             at["random"] = save_random_state(random_state())
+        at["first"] = self._first
         self._saved_step = loop.step
         self._write(
             {

@@ -16,10 +16,12 @@ from adaptlr.controllers import Constant, Controller, Decision, Divergence, Obse
 from adaptlr.monitor import Direction, finite
 from adaptlr.range_test import Curve
 from adaptlr.schedules import Constant as ConstantRate
+from adaptlr.schedules import Warmup
 from adaptlr.training.arrays import to_arrays
 from adaptlr.training.distributed import agreed
 from adaptlr.training.evaluation import TrainingLoss, evaluate, few
 from adaptlr.training.in_graph import InGraph, compiles_steps
+from adaptlr.training.momentum import CycledMomentum
 from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.training.weights import (
     RunningAverage,
@@ -134,8 +136,9 @@ class ControlLoop:
         self._next_step = self._next_control = self._next_average = self.step
         self._decision = Decision(scale=1.0)
         self._rate: float | None = None  # the one last written
-        self._base = rate.read()
+        self._base = rate.initial()
         self._check_owner = self._warned = self._write_lost = False
+        self._over = False  # the present epoch
         self._epoch_loss: float | None = None  # of the steps before validation
         self._snapshot: Snapshot | None = None
         self._earlier: Snapshot | None = None  # the one before
@@ -154,6 +157,7 @@ class ControlLoop:
             optimizer_momentum=self._optimizer.velocity(),
         )
         self._in_graph: InGraph | None = None
+        self._cycled: CycledMomentum | None = None
         if saved is not None:
             self._run = Run(**saved["run"])
         self._open_run(hyperparameters)
@@ -208,9 +212,11 @@ class ControlLoop:
 
     def _compile_in(self) -> None:
         """Compiles the rates to come into the step, if nothing but a fault will change them."""
-        if not compiles_steps() or isinstance(self._schedule, ConstantRate):
-            return
         run, scale, momentum = self._run, self._decision.scale, self._momentum
+        if not compiles_steps() or isinstance(self._schedule, ConstantRate):
+            if momentum is not None:
+                self._cycled = CycledMomentum(self._synced_model(), self._optimizer.leaves)
+            return
         if run.total_steps is None or not self._plan.open_loop:
             if momentum is not None:
                 raise ValueError(
@@ -270,6 +276,7 @@ class ControlLoop:
         return {
             "run": asdict(self._run),
             "epoch": self._epoch,
+            "over": self._over or self._steps.last_begun(self._execution()),
             "state": asdict(self._state),
             "decision": asdict(replace(self._decision, curve=None)),
         }
@@ -320,7 +327,7 @@ class ControlLoop:
         """Goes back to the raw weights, which training continues from."""
         if self._average is not None:
             self._average.swap_out()
-        self._epoch = epoch
+        self._epoch, self._over = epoch, False
         self._steps.begin_epoch()
         self._epoch_loss = None
         self._loss.reset()
@@ -362,6 +369,7 @@ class ControlLoop:
     def end_epoch(self, logs: dict[str, Any]) -> None:
         """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
         self._synced_model()
+        self._over = True
         loss = self._loss.read() if self._epoch_loss is None else self._epoch_loss
         if not self._steps.end_epoch(self._execution()):
             # On JAX what was written before a batch that was not there is lost.
@@ -396,13 +404,15 @@ class ControlLoop:
         self._synced_model()
         if self._in_graph is not None:
             self._in_graph.remove()
+        if self._cycled is not None:
+            self._cycled.remove()
         if self._average is not None:
             self._average.finish()
         exploring = self._decision.exploring
         if self._snapshot is not None and (exploring or (interrupted and self._average is None)):
             self._snapshot.restore()
             if exploring:
-                self._optimizer.write(self._base)
+                self._optimizer.put_back()
         self._writer.close()
 
     # --- the loop --------------------------------------------------------------------------
@@ -479,10 +489,23 @@ class ControlLoop:
         rate = self._decision.scale * self._scheduled(self.step)
         if rate != self._rate or self._write_lost:
             self._synced_model()
-            self._optimizer.write(rate)
+            self._optimizer.write(rate, self._lasting(rate))
             self._rate, self._write_lost = rate, False
-        if self._momentum is not None and self._in_graph is None:
-            self._optimizer.write_momentum(self._momentum(self.step))
+        if self._momentum is not None and self._cycled is not None:
+            self._cycled.write(self._momentum(self.step))
+
+    def _lasting(self, rate: float) -> float:
+        """What a later `fit` begins from if this one leaves `rate` in the optimizer.
+
+        Rates that a run only passes through are none: those of a probe, of a warm-up (it is where
+        that leads to) and of AutoLR's cool-down, and zero, from which there is no way back.
+        """
+        schedule = self._schedule
+        if isinstance(schedule, Warmup) and self.step < schedule.warmup_steps:
+            rate = self._decision.scale * self._scheduled(schedule.warmup_steps)
+        elif self._decision.exploring or _phase(self._state) in ("cool", "stopped"):
+            return self._base
+        return rate or self._base
 
     def _scheduled(self, step: int) -> float:
         value = float(self._schedule(step))

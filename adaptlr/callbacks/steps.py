@@ -33,6 +33,11 @@ class StepCounter:
         """Notes that a batch of the epoch, or several from it on, are about to be trained."""
         self.done = self._begun = self.epoch_start + batch
 
+    def last_begun(self, execution: int) -> bool:
+        """Whether the last batch of the epoch has begun, as far as that is known."""
+        steps = self._epoch_steps
+        return steps is not None and self._begun + execution >= self.epoch_start + steps
+
     def end(self, batch: int) -> None:
         """Notes that a batch was trained; may be called from any thread, in any order."""
         self._ended.append(batch)

@@ -56,11 +56,15 @@ class CarriedState(keras.losses.Loss):  # type: ignore[misc]
         self._loaded = content
 
     def take(self, epoch: int) -> dict[str, Any] | None:
-        """Returns, once, a state that was loaded and stands at an epoch or in the one before."""
+        """Returns, once, a state that was loaded and stands at an epoch or in the one before.
+
+        Epoch 0 is also where `fit` begins if it is not told anything: there, what was saved after
+        that epoch is no more than the weights to begin a run with.
+        """
         content, self._loaded = self._loaded, None
         if content is None or epoch not in (content["epoch"], content["epoch"] + 1):
             return None
-        return content
+        return None if epoch == 0 and content.get("over") else content
 
 
 def attach(model: Any) -> CarriedState:
@@ -68,7 +72,8 @@ def attach(model: Any) -> CarriedState:
 
     The callbacks of this package do this themselves when `fit` begins. Called before
     `model.load_weights`, it lets the next `fit` continue what the file carries, if that begins at
-    the epoch in which the file was saved or the one after it, with `initial_epoch`.
+    the epoch in which the file was saved or the one after it, with `initial_epoch`. A `fit` from
+    epoch 0 continues only a file that was saved in the middle of that epoch.
 
     Args:
         model: Any Keras model.

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-__all__ = ["on_exception", "other_callbacks"]
+__all__ = ["asked_first_epoch", "on_exception", "other_callbacks"]
+
+
+def asked_first_epoch(model: Any) -> int | None:
+    """Returns the `initial_epoch` that the running `fit` of a model was given; None if not found.
+
+    Keras tells no callback of it, and `on_epoch_begin` of the epoch that is continued at.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
+            epoch = frame.f_locals.get("initial_epoch")
+            return epoch if isinstance(epoch, int) else None
+        frame = frame.f_back
+    return None
 
 
 def other_callbacks(callback: Any) -> list[str]:

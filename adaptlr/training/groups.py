@@ -57,9 +57,11 @@ def group_optimizer(optimizer: Any, layers: Any, shares: Sequence[float]) -> Any
     Each group has a copy of `optimizer` with its own slots and `share * rate`. Every callback of
     this package reads and writes the rate of the share 1 and keeps the ratios. The groups are
     told apart by the paths of their variables, so the optimizer is saved and loaded with the
-    model. The exception: Keras shortens paths when it loads a Sequential model, and where layers
-    of different groups hold layers of the same name (two `Bidirectional(LSTM(8, name="rnn"))`),
-    loading fails; load with `compile=False` and compile anew.
+    model. The exception: Keras shortens paths when it loads a Sequential model or a layer with
+    layers inside, and where groups share a name after that (two `Bidirectional(LSTM(8,
+    name="rnn"))`, or a `Dense` with the name of one inside another layer), loading fails, or with
+    an optimizer that has no slots puts them into one group; load with `compile=False` and compile
+    anew.
 
     A group with the share 0 is frozen, and `set_shares` sets it free between two fits: nothing has
     to be compiled anew and its slots exist. Its gradients are computed all the same, and
@@ -71,14 +73,17 @@ def group_optimizer(optimizer: Any, layers: Any, shares: Sequence[float]) -> Any
         layers: A built model, whose layers are divided, in their order, into as many groups of
             (nearly) equal numbers of layers as there are shares. Models inside it are taken apart,
             other layers are not. Or the groups themselves, from the input to the output, each a
-            list of built layers; what is in none of them then trains with the last.
+            list of built layers; what is in none of them then trains with the last. (The path of
+            such a layer's variables must not be the end of one in a group: a `Dense` named
+            `"query"` beside attention has to be listed.)
         shares: Share of each group, from the input to the output, in [0, 1]; the largest is 1.
 
     Raises:
         ValueError: If a share is outside its range, a model or layer is not built, there are more
             shares than layers with trainable weights, variables of two groups have the same path,
             or the optimizer's rate is a schedule.
-        TypeError: If the optimizer is not one that can be copied.
+        TypeError: If the optimizer is not one that can be copied, or the layers are neither a
+            model nor lists of layers.
         NotImplementedError: On Keras 3.12, which has no `OptimizerMap`.
 
     Example:
@@ -166,7 +171,7 @@ def set_shares(
 def _grouped(layers: Any, count: int) -> list[list[Any]]:
     """Returns the layers of each group, from the input to the output."""
     if not isinstance(layers, keras.Model):
-        groups = [list(group) for group in layers]
+        groups = _given_groups(layers)
         if len(groups) != count:
             raise ValueError(
                 f"group_optimizer(layers=..., shares=...) must have a share for each group. "
@@ -188,6 +193,25 @@ def _grouped(layers: Any, count: int) -> list[list[Any]]:
     return [units[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
+def _given_groups(layers: Any) -> list[list[Any]]:
+    """Returns the groups that a caller has made, if they are such."""
+    groups: list[Any] = list(layers) if isinstance(layers, list | tuple) else [None]
+    if not all(isinstance(group, list | tuple) for group in groups) or not all(
+        isinstance(layer, keras.Layer) for group in groups for layer in group
+    ):
+        raise TypeError(
+            f"group_optimizer(layers=...) must be a built model, or a list of groups, each a list "
+            f"of layers: [model.layers[:2], model.layers[2:]]. Received: layers={layers!r}"
+        )
+    for layer in (layer for group in groups for layer in group):
+        if not layer.built:
+            raise ValueError(
+                f"group_optimizer(layers=...) must hold built layers: give the model a "
+                f"keras.Input, or call it once. Received: {layer!r}"
+            )
+    return [list(group) for group in groups]
+
+
 def _units(model: Any) -> Iterator[Any]:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
@@ -207,9 +231,12 @@ def _patterns(groups: Sequence[Sequence[Any]]) -> list[str]:
     _require_disjoint(paths)
     tails = [set().union(*map(_tails, group)) for group in paths]
     counts = Counter(tail for group in tails for tail in group)
-    return [
-        "|".join(re.escape(tail) for tail in sorted(group) if counts[tail] == 1) for group in tails
+    # A whole path counts for its group also where it is the end of another group's.
+    kept = [
+        group | {tail for tail in ends if counts[tail] == 1}
+        for group, ends in zip(paths, tails, strict=True)
     ]
+    return ["|".join(re.escape(tail) for tail in sorted(group)) for group in kept]
 
 
 def _tails(path: str) -> set[str]:

@@ -9,6 +9,9 @@ import numpy as np
 
 __all__ = ["OptimizerRate", "momentum_name"]
 
+# Attribute of an optimizer: the rate last written, and the one for a later run to begin from.
+_MEMORY = "_adaptlr_rate"
+
 
 class OptimizerRate:
     """Reads and writes an optimizer's rate; with several, keeps their ratios.
@@ -36,19 +39,25 @@ class OptimizerRate:
             _require_variable_rate(leaf)
         self._rates = [leaf.learning_rate for leaf in self.leaves]
         self._loss_scale = getattr(model.optimizer, "dynamic_scale", None)
-        rates = [_value(rate) for rate in self._rates]
-        largest = max(rates)
+        largest = self.initial()
         if not (np.isfinite(largest) and largest > 0.0):
             raise ValueError(
                 f"the optimizer's learning rate must be a finite number > 0, so that it can be "
-                f"scaled; compile with a positive one. Received: learning_rate={largest}"
+                f"scaled; compile with a positive one, or set model.optimizer.learning_rate. "
+                f"Received: learning_rate={largest}"
             )
-        self.ratios = [rate / largest for rate in rates]
+        self.ratios = [rate / largest for rate in self._begin]
         self._written: list[float] | None = None
 
-    def read(self) -> float:
-        """Returns the largest rate."""
-        return max(_value(rate) for rate in self._rates)
+    def initial(self) -> float:
+        """Returns the largest rate for a run to begin from, and remembers what it found.
+
+        It is what the optimizer has, unless an earlier run has only passed through that and left
+        it there, as a schedule leaves the zero that it ends at (see `write`).
+        """
+        self._found = [_value(rate) for rate in self._rates]
+        self._begin = _to_begin_from(self.leaves, self._found)
+        return max(self._begin)
 
     def read_all(self) -> dict[str, float]:
         """Returns each rate under the name that Keras logs it by."""
@@ -57,16 +66,28 @@ class OptimizerRate:
         pairs = zip(self.leaves, self._rates, strict=True)
         return {f"learning_rate_{leaf.name}": _value(rate) for leaf, rate in pairs}
 
-    def write(self, rate: float) -> None:
-        """Sets the largest rate, and the others in proportion."""
-        for variable, ratio in zip(self._rates, self.ratios, strict=True):
-            variable.assign(rate * ratio)
-        self._written = [rate * ratio for ratio in self.ratios]
+    def write(self, rate: float, lasting: float | None = None) -> None:
+        """Sets the largest rate, and the others in proportion.
 
-    def write_momentum(self, momentum: float) -> None:
-        """Sets the momentum (`beta_1`) where the step is not compiled."""
-        for leaf in self.leaves:
-            setattr(leaf, momentum_name(leaf), momentum)
+        Args:
+            rate: What is trained with from now on.
+            lasting: What a later run begins from if it finds `rate`; None for `rate` itself.
+        """
+        lasting = rate if lasting is None else lasting
+        self._written = [rate * ratio for ratio in self.ratios]
+        self._assign(self._written, [lasting * ratio for ratio in self.ratios])
+
+    def put_back(self) -> None:
+        """Sets the rates that were found, so that nothing shows that others were written."""
+        self._written = self._found
+        self._assign(self._found, self._begin)
+
+    def _assign(self, rates: list[float], lasting: list[float]) -> None:
+        pairs = zip(rates, lasting, strict=True)
+        for leaf, variable, pair in zip(self.leaves, self._rates, pairs, strict=True):
+            variable.assign(pair[0])
+            # Through __dict__, so that Keras tracks nothing.
+            leaf.__dict__[_MEMORY] = pair
 
     def velocity(self) -> float:
         """Returns the momentum by which past steps, at their own rates, are repeated; 0 for none.
@@ -84,7 +105,7 @@ class OptimizerRate:
         """Returns (written, found) if a rate is not the one last written here, else None."""
         for variable, written in zip(self._rates, self._written or (), strict=False):
             found = _value(variable)
-            if found != float(np.asarray(written, variable.dtype)):
+            if found != _as_held(written, variable):
                 return written, found
         return None
 
@@ -129,6 +150,19 @@ def _innermost(optimizer: Any) -> list[Any]:
     if hasattr(optimizer, "inner_optimizer"):
         return _innermost(optimizer.inner_optimizer)
     return [optimizer]
+
+
+def _to_begin_from(leaves: list[Any], found: list[float]) -> list[float]:
+    """The rates found, or if they are all as a run has left them, those that it meant to last."""
+    memories = [leaf.__dict__.get(_MEMORY) for leaf in leaves]
+    for leaf, memory, rate in zip(leaves, memories, found, strict=True):
+        if memory is None or rate != _as_held(memory[0], leaf.learning_rate):
+            return found
+    return [lasting for _, lasting in memories]
+
+
+def _as_held(rate: float, variable: Any) -> float:
+    return float(np.asarray(rate, variable.dtype))
 
 
 def _require_variable_rate(optimizer: Any) -> None:

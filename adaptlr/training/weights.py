@@ -238,11 +238,23 @@ def _advance(
         recent = new
         if place is not None:
             now[place] = keras.ops.copy(new)
-            older = keras.ops.cast(numbers[1 + place], new.dtype)
-            recent = (new - older * statistics[place]) / (1.0 - older)
-            recent = keras.ops.maximum(recent, least[place])
+            recent = _recent(new, statistics[place], numbers[1 + place], least[place])
         values.append(average + keras.ops.cast(numbers[0], average.dtype) * (recent - average))
     return [*values, *now]
+
+
+def _recent(now: Any, then: Any, older: Any, least: float) -> Any:
+    """Mean batch statistic since `then`, of which `now` still holds the share `older`.
+
+    A narrow type would lose the difference of the two, so that is taken in float32.
+    """
+    dtype = keras.backend.standardize_dtype(now.dtype)
+    narrow = dtype in ("float16", "bfloat16")
+    if narrow:
+        now, then = keras.ops.cast(now, "float32"), keras.ops.cast(then, "float32")
+    older = keras.ops.cast(older, now.dtype)
+    recent = keras.ops.maximum((now - older * then) / (1.0 - older), least)
+    return keras.ops.cast(recent, dtype) if narrow else recent
 
 
 def _batch_statistics(model: Any) -> tuple[dict[int, float], set[int]]:
