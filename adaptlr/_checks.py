@@ -7,7 +7,15 @@ import numbers
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-__all__ = ["refuse", "require_choice", "require_integer", "require_number"]
+__all__ = [
+    "is_integer",
+    "refuse",
+    "require_choice",
+    "require_flag",
+    "require_integer",
+    "require_name",
+    "require_number",
+]
 
 
 def require_number(
@@ -20,7 +28,10 @@ def require_number(
     below: float | None = None,
     optional: bool = False,
 ) -> None:
-    """Refuses an attribute that is not a finite number inside the bounds given."""
+    """Refuses an attribute that is not a finite number inside the bounds given.
+
+    A number of NumPy's is stored as Python's own, which JSON and printing know.
+    """
     value = getattr(owner, name)
     if optional and value is None:
         return
@@ -34,15 +45,24 @@ def require_number(
         given = (minimum, above, maximum, below)
         named = [text for (text, _), bound in zip(bounds, given, strict=True) if bound is not None]
         refuse(owner, name, " and ".join(["a finite number", *named]), value)
+    if type(value) not in (int, float):
+        object.__setattr__(owner, name, float(value))
 
 
 def require_integer(owner: object, name: str, *, minimum: int, optional: bool = False) -> None:
-    """Refuses an attribute that is not an integer of at least `minimum`."""
+    """Refuses an attribute that is not an integer of at least `minimum`; stores Python's own."""
     value = getattr(owner, name)
     if optional and value is None:
         return
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
+    if not is_integer(value) or value < minimum:
         refuse(owner, name, f"an integer >= {minimum}", value)
+    if type(value) is not int:
+        object.__setattr__(owner, name, int(value))
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, also one of NumPy's."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def require_choice(owner: object, name: str, choices: Sequence[str]) -> None:
@@ -50,6 +70,20 @@ def require_choice(owner: object, name: str, choices: Sequence[str]) -> None:
     value = getattr(owner, name)
     if value not in choices:
         refuse(owner, name, "one of " + ", ".join(map(repr, choices)), value)
+
+
+def require_flag(owner: object, name: str) -> None:
+    """Refuses an attribute that is neither True nor False: any text would count as True."""
+    value = getattr(owner, name)
+    if not isinstance(value, bool):
+        refuse(owner, name, "True or False", value)
+
+
+def require_name(owner: object, name: str) -> None:
+    """Refuses an attribute that is not a string with something in it."""
+    value = getattr(owner, name)
+    if not isinstance(value, str) or not value:
+        refuse(owner, name, "a non-empty string", value)
 
 
 def _number(value: Any) -> bool:
@@ -62,7 +96,11 @@ def _number(value: Any) -> bool:
 
 
 def refuse(owner: object, name: str, rule: str, value: Any) -> NoReturn:
-    """Raises the error that names argument, rule and value: TypeError for what is no number."""
-    message = f"{type(owner).__name__}({name}=...) must be {rule}. Received: {name}={value!r}"
+    """Raises the error that names argument, rule and value: TypeError for what is no number.
+
+    The owner is an object, named by its class, or the name of a function.
+    """
+    called = owner if isinstance(owner, str) else type(owner).__name__
+    message = f"{called}({name}=...) must be {rule}. Received: {name}={value!r}"
     known = isinstance(value, numbers.Real | str) and not isinstance(value, bool)
     raise (ValueError if known else TypeError)(message)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from adaptlr._checks import require_choice, require_number
+from adaptlr._checks import refuse, require_choice, require_name, require_number
 
 __all__ = [
     "Direction",
@@ -16,6 +16,7 @@ __all__ = [
     "MonitorState",
     "direction_by_name",
     "finite",
+    "require_monitor",
     "single",
 ]
 
@@ -58,7 +59,7 @@ class Monitor:
     Comparisons round to float32, the precision metrics are computed in, as Keras does.
 
     Args:
-        name: Name of the metric in `logs`.
+        name: Name of the metric in `logs`, not empty.
         mode: `"min"` if lower is better, `"max"` if higher is, `"auto"` to take the direction that
             Keras knows the metric by.
         min_delta: Threshold, a number ≥ 0 in the unit that `threshold` names.
@@ -67,7 +68,7 @@ class Monitor:
             0 judges each value as it is.
 
     Raises:
-        ValueError: If an argument is outside its range.
+        ValueError, TypeError: If an argument is outside its range.
 
     Example:
         >>> monitor, verdicts = Monitor("val_loss", min_delta=0.1), []
@@ -86,6 +87,7 @@ class Monitor:
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        require_name(self, "name")
         require_choice(self, "mode", ("auto", "min", "max"))
         require_choice(self, "threshold", ("absolute", "relative", "noise"))
         require_number(self, "min_delta", minimum=0.0)
@@ -130,6 +132,16 @@ class Monitor:
         if state.record is None:
             return True
         return value < state.record if state.direction == "min" else value > state.record
+
+
+def require_monitor(owner: Any, *, optional: bool = False) -> None:
+    """Refuses a controller's `monitor` that is none, such as the bare name of a metric."""
+    value = owner.monitor
+    if isinstance(value, Monitor) or (optional and value is None):
+        return
+    name = value if isinstance(value, str) and value else "val_loss"
+    rule = f"a Monitor, such as adaptlr.monitor.Monitor({name!r}){', or None' * optional}"
+    refuse(owner, "monitor", rule, value)
 
 
 def _noise(curvatures: tuple[float, ...]) -> float:

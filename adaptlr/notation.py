@@ -6,7 +6,7 @@ import ast
 import os
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 __all__ = ["parse", "pasteable"]
@@ -22,6 +22,8 @@ def pasteable(value: Any) -> str:
     """
     if value is None or isinstance(value, bool | int | str):
         return repr(value)
+    if isinstance(value, Integral):
+        return repr(int(value))
     if isinstance(value, Real):
         return repr(float(value))  # NumPy's own would need NumPy to be pasted
     if isinstance(value, os.PathLike):
@@ -52,7 +54,7 @@ def parse(text: str, names: Mapping[str, Any]) -> Any:
         if not isinstance(node, ast.Call):
             if isinstance(node, ast.Tuple | ast.List):
                 return tuple(build(item) for item in node.elts)
-            return ast.literal_eval(node)
+            return _literal(node, names, text)
         if not isinstance(node.func, ast.Name) or node.func.id not in names:
             raise ValueError(
                 f"{ast.unparse(node.func)} is not one of {', '.join(sorted(names))}. "
@@ -66,3 +68,14 @@ def parse(text: str, names: Mapping[str, Any]) -> Any:
     except SyntaxError:
         raise ValueError(f"this is not a call like Name(argument=1). Received: {text}") from None
     return build(tree.body)
+
+
+def _literal(node: ast.expr, names: Mapping[str, Any], text: str) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except (TypeError, ValueError):
+        part = ast.unparse(node)
+        mend = f"write {part}(...)" if part in names else "write numbers, strings, None or calls"
+        raise ValueError(
+            f"{part} is neither a literal nor a call: {mend}. Received: {text}"
+        ) from None

@@ -16,7 +16,9 @@ from conftest import (
 )
 
 import adaptlr
+from adaptlr.controllers import Divergence, Feedback, Plateau, RangeFinder
 from adaptlr.schedules import Constant
+from adaptlr.writers import MemoryWriter
 
 # Every callback, in a setting in which it has something to do.
 EVERY = {
@@ -275,3 +277,88 @@ class TestOwnership:
         callbacks = [Metrics("score", [1.0] * 6), adaptlr.PlateauLR("score", 0.5, 1, mode="min")]
         with pytest.raises(RuntimeError, match=r"to 0\.25 and found 1 .*that was loaded"):
             one_weight().fit(**steps(4), epochs=6, callbacks=[*callbacks, Load()])
+
+
+class TestObjectsOfTheWrongKind:
+    """Are refused where they are passed, with what to pass, and not somewhere inside `fit`."""
+
+    @pytest.mark.parametrize("kind", [Plateau, Feedback, RangeFinder])
+    def test_a_name_in_place_of_a_monitor(self, kind):
+        message = (
+            rf"{kind.__name__}\(monitor=\.\.\.\) must be a Monitor, such as .*"
+            r"Monitor\('loss'\).* Received: monitor='loss'"
+        )
+        with pytest.raises(ValueError, match=message):
+            kind(monitor="loss")
+
+    def test_a_monitor_in_place_of_a_ramp(self):
+        with pytest.raises(TypeError, match=r"RangeFinder\(ramp=\.\.\.\) must be a RangeTest"):
+            RangeFinder(Plateau())
+
+    @pytest.mark.parametrize("name", [None, 5, ["loss"], ""])
+    @pytest.mark.parametrize("kind", [adaptlr.PlateauLR, adaptlr.AutoLR])
+    def test_a_metric_without_a_name(self, kind, name):
+        message = r"Monitor\(name=\.\.\.\) must be a non-empty string\. Received: name="
+        with pytest.raises((TypeError, ValueError), match=message):
+            kind(monitor=name)
+
+    @pytest.mark.parametrize("value", ["loss", 5, Plateau, adaptlr.PlateauLR()])
+    def test_what_is_no_controller(self, value):
+        message = r"\(controller=\.\.\.\) must be a controller .*such as Plateau\(patience=3\)"
+        with pytest.raises((TypeError, ValueError), match=message):
+            adaptlr.ScheduleLR(Constant(0.1), value)
+        with pytest.raises((TypeError, ValueError), match=r"Divergence\(inner=\.\.\.\) must be"):
+            Divergence(value)
+
+    @pytest.mark.parametrize("rate", [None, "fast", [1.0, 2.0]])
+    def test_a_schedule_that_returns_no_number(self, rate):
+        callback = adaptlr.ScheduleLR(lambda step: rate)
+        with pytest.raises(TypeError, match=r"must return a number .*Received: .* at step 0"):
+            one_weight().fit(**steps(2), callbacks=[callback])
+
+    @pytest.mark.parametrize("value", [MemoryWriter(), MemoryWriter, [MemoryWriter], "log", 3])
+    @every_callback
+    def test_what_is_no_list_of_writers(self, make, value):
+        kind = type(make())
+        rates = {"CyclicalLR": (0.1, 1.0, 3), "OneCycleLR": (1.0,), "ScheduleLR": (Constant(0.1),)}
+        message = rf"{kind.__name__}\(writers=\.\.\.\) must be a list of writers"
+        with pytest.raises((TypeError, ValueError), match=message):
+            kind(*rates.get(kind.__name__, ()), writers=value)
+
+    @pytest.mark.parametrize("name", ["restore_best_weights", "stop"])
+    @pytest.mark.parametrize("value", ["no", 0, None])
+    def test_a_flag_that_is_neither_true_nor_false(self, name, value):
+        with pytest.raises(
+            (TypeError, ValueError), match=rf"\({name}=\.\.\.\) must be True or Fal"
+        ):
+            adaptlr.PlateauLR(**{name: value})
+
+    def test_data_in_place_of_a_model(self):
+        with pytest.raises(TypeError, match=r"find\(model, x, y\)\. Received: .* type ndarray"):
+            adaptlr.LRFinder().find(*blobs(8))
+
+
+class TestNumbersOfNumPy:
+    def test_count_as_integers(self, tmp_path):
+        three = np.int64(3)
+        callback = adaptlr.CyclicalLR(
+            0.1, 1.0, three, cycles=three, backup_dir=tmp_path, backup_freq=three
+        )
+        one_weight().fit(**steps(8), epochs=4, callbacks=[callback])
+        assert next(d.step for d in callback.decisions if d.rule == "stop") == 17
+        assert "step_size=3, cycles=3" in repr(callback)
+
+    @pytest.mark.parametrize("cycles", [0, True, 1.0, np.float64(2.0)])
+    def test_that_are_no_integers_are_refused(self, cycles):
+        with pytest.raises((TypeError, ValueError), match=r"cycles=\.\.\.\) must be an integer"):
+            adaptlr.CyclicalLR(0.1, 1.0, 3, cycles=cycles)
+
+    def test_travel_with_the_weights_as_json(self, tmp_path):
+        """What a controller was given comes back in its state."""
+        model, feed = one_weight(), Metrics("score", [1.0] * 4)
+        callback = adaptlr.PlateauLR(
+            "score", np.float32(0.5), np.int64(1), mode="min", cooldown=np.int64(2)
+        )
+        save = keras.callbacks.ModelCheckpoint(tmp_path / "a.weights.h5", save_weights_only=True)
+        model.fit(**steps(2), epochs=4, callbacks=[feed, callback, save])
+        assert [d.rule for d in callback.decisions] == ["start", "plateau", "plateau"]

@@ -66,6 +66,17 @@ def test_what_cannot_be_saved_is_refused():
         adaptlr.KerasSchedule(Constant(0.1), total_steps=0)
 
 
+@pytest.mark.parametrize("schedule", [0.1, "0.1", None, "[Constant(0.1)]", Constant])
+def test_what_is_no_schedule_is_refused(schedule):
+    with pytest.raises(ValueError, match=r"KerasSchedule\(schedule=\.\.\.\) must be one of"):
+        adaptlr.KerasSchedule(schedule, total_steps=5)
+
+
+def test_a_text_with_unknown_names_is_refused():
+    with pytest.raises(ValueError, match=r"n is neither .* Received: Cosine\(0\.1, n\)"):
+        adaptlr.KerasSchedule("Cosine(0.1, n)", total_steps=5)
+
+
 def test_callbacks_name_the_way_out():
     optimizer = keras.optimizers.SGD(adaptlr.KerasSchedule(SCHEDULE, total_steps=6))
     with pytest.raises(ValueError, match=r"adaptlr\.ScheduleLR"):

@@ -82,3 +82,21 @@ def test_what_no_text_builds_is_left_open():
 def test_nothing_but_the_names_given_is_called(text):
     with pytest.raises((ValueError, TypeError)):
         parse(text, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Plateau", r"write Plateau\(\.\.\.\)\. Received: Plateau"),
+        ("Plateau(patience=n)", r"n is neither a literal nor a call"),
+        ("Plateau(patience=1 + n)", r"1 \+ n is neither a literal nor a call"),
+        ("Plateau(*[1])", r"\*\[1\] is neither a literal nor a call"),
+    ],
+)
+def test_what_is_neither_a_literal_nor_a_call_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse(text, NAMES)
+
+
+def test_integers_of_numpy_print_as_integers():
+    assert pasteable((np.int64(3), np.uint8(4))) == "(3, 4)"

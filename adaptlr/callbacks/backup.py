@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import keras
 
-from adaptlr._checks import refuse
+from adaptlr._checks import is_integer, refuse
 from adaptlr.callbacks.loop import ControlLoop, Plan
 from adaptlr.checkpoint import Store, rebuild
 from adaptlr.controllers import Run
@@ -95,12 +95,12 @@ class Backup:
         directory: str | os.PathLike[str],
         frequency: int | Literal["epoch"],
     ) -> None:
-        if frequency != "epoch" and not (type(frequency) is int and frequency > 0):
+        if frequency != "epoch" and not (is_integer(frequency) and frequency > 0):
             refuse(owner, "backup_freq", "'epoch' or a number of steps >= 1", frequency)
         self._owner = type(owner).__name__
         self._store = Store(directory)
         self._mend = f"Run what it was saved by, or remove {os.fspath(directory)} to begin anew."
-        self._frequency = frequency
+        self._frequency = "epoch" if frequency == "epoch" else int(frequency)
         self._skipped: SkippedBatches | None = None
         self._content: Any = None  # read and not yet restored
         self._at: dict[str, Any] = {}  # where in the run the restored state stands

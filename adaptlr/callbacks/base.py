@@ -21,6 +21,7 @@ from adaptlr.training.distributed import is_alone, is_chief, require_supported
 from adaptlr.training.fit import on_exception, other_callbacks
 from adaptlr.training.optimizer import OptimizerRate
 from adaptlr.writers import MultiWriter, Record, TensorBoardWriter, Writer
+from adaptlr.writers.base import require_writers
 
 __all__ = ["LearningRateCallback"]
 
@@ -69,7 +70,8 @@ class LearningRateCallback(keras.callbacks.Callback):
         self._plan = plan
         names = inspect.signature(type(self)).parameters
         self._arguments = {name: arguments[name] for name in names}
-        self._writers = [*writers, *([] if log_dir is None else [TensorBoardWriter(log_dir)])]
+        listed = require_writers(self, writers)
+        self._writers = [*listed, *([] if log_dir is None else [TensorBoardWriter(log_dir)])]
         self._verbose = verbose
         self._loop: ControlLoop | None = None
         self._state: Any = None  # of the controller, after `fit`

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from adaptlr._checks import refuse
+from adaptlr._checks import is_integer, refuse
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
 from adaptlr.controllers import Constant, Run
@@ -80,10 +80,12 @@ class CyclicalLR(LearningRateCallback):
         if mode == "cosine":
             if momentum is not None:
                 refuse(self, "momentum", "None with mode='cosine'", momentum)
-            schedule = CosineRestarts(max_lr, 2 * step_size, t_mul=1.0, alpha=base_lr / max_lr)
-        if cycles is not None and (type(cycles) is not int or cycles < 1):
+            schedule = CosineRestarts(
+                max_lr, 2 * cycle.step_size, t_mul=1.0, alpha=base_lr / max_lr
+            )
+        if cycles is not None and not (is_integer(cycles) and cycles >= 1):
             refuse(self, "cycles", "an integer >= 1 or None", cycles)
-        last = Constant(stop_after=None if cycles is None else 2 * step_size * cycles)
+        last = Constant(stop_after=None if cycles is None else 2 * cycle.step_size * int(cycles))
         super().__init__(
             Plan(
                 guarded(last),

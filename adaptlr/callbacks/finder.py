@@ -126,8 +126,13 @@ class LRFinder(LearningRateCallback):
             This finder, with its answer.
 
         Raises:
-            TypeError: If `epochs` or `initial_epoch` is given.
+            TypeError: If `epochs` or `initial_epoch` is given, or the model is none.
         """
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                f"LRFinder.find(model=...) must be a Keras model, with the data after it: "
+                f"find(model, x, y). Received: an object of type {type(model).__name__}"
+            )
         for name in ("epochs", "initial_epoch"):
             if name in fit_arguments:
                 raise TypeError(

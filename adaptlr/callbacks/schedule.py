@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
-from adaptlr.controllers import Constant, Controller
+from adaptlr.controllers import Constant, Controller, Run
+from adaptlr.controllers.base import require_controller
 from adaptlr.controllers.divergence import guarded
 from adaptlr.writers import Writer
 
@@ -35,7 +36,8 @@ class ScheduleLR(LearningRateCallback):
         verbose: 1 prints each decision.
 
     Raises:
-        TypeError: If the schedule cannot be called.
+        TypeError: If the schedule cannot be called, or the controller is none; at the start of
+            training, if the schedule returns no number.
         ValueError: During training, if it returns a rate that is negative, NaN or infinite.
 
     Example:
@@ -62,11 +64,17 @@ class ScheduleLR(LearningRateCallback):
                 f"ScheduleLR(schedule=...) must be a function of the step; for a constant rate "
                 f"use adaptlr.schedules.Constant. Received: schedule={schedule!r}"
             )
+        if controller is not None:
+            require_controller(self, "controller", controller)
+
+        def begin(run: Run) -> Callable[[int], float]:
+            # Not at construction: a schedule of Keras would start the backend there, before the
+            # devices are set up.
+            _require_rate(schedule(run.first_step), run.first_step)
+            return schedule
+
         super().__init__(
-            Plan(
-                guarded(Constant() if controller is None else controller),
-                schedule=lambda run: schedule,
-            ),
+            Plan(guarded(Constant() if controller is None else controller), schedule=begin),
             locals(),
             log_dir=log_dir,
             backup_dir=backup_dir,
@@ -74,3 +82,13 @@ class ScheduleLR(LearningRateCallback):
             writers=writers,
             verbose=verbose,
         )
+
+
+def _require_rate(rate: Any, step: int) -> None:
+    try:
+        float(rate)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"ScheduleLR(schedule=...) must return a number at every step. "
+            f"Received: {rate!r} at step {step}"
+        ) from None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from adaptlr._checks import refuse
 from adaptlr.monitor import Direction, Monitor
 from adaptlr.range_test import Curve
 
-__all__ = ["Controller", "Decision", "Observation", "Run"]
+__all__ = ["Controller", "Decision", "Observation", "Run", "require_controller"]
 
 
 @dataclass(frozen=True)
@@ -125,3 +126,17 @@ class Controller(Protocol):
 
     def update(self, state: Any, observation: Observation) -> tuple[Any, Decision]:
         """Answers one observation."""
+
+
+def require_controller(owner: object, name: str, value: Any) -> None:
+    """Refuses what cannot be asked as a controller: a number, a callback, a class.
+
+    Args:
+        owner: Who was given it, an object or the name of a function.
+        name: Name of the argument.
+        value: What it was given.
+    """
+    parts = callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
+    if isinstance(value, type) or not parts or not hasattr(value, "monitor"):
+        rule = "a controller (with init, update and monitor), such as Plateau(patience=3)"
+        refuse(owner, name, rule, value)

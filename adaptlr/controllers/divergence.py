@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adaptlr._checks import require_integer, require_number
-from adaptlr.controllers.base import Controller, Decision, Observation, Run
+from adaptlr.controllers.base import Controller, Decision, Observation, Run, require_controller
 from adaptlr.monitor import Monitor, finite
 
 __all__ = ["Divergence", "DivergenceState", "guarded"]
@@ -105,6 +105,7 @@ class Divergence:
     recovery: int = 30
 
     def __post_init__(self) -> None:
+        require_controller(self, "inner", self.inner)
         require_number(self, "factor", above=0.0, below=1.0)
         require_number(self, "limit", above=1.0, optional=True)
         require_integer(self, "max_restores", minimum=1)

@@ -8,7 +8,7 @@ from typing import Literal
 from adaptlr._checks import require_integer, require_number
 from adaptlr.controllers.base import Decision, Observation, Run
 from adaptlr.controllers.trial import edge
-from adaptlr.monitor import Monitor, MonitorState, finite
+from adaptlr.monitor import Monitor, MonitorState, finite, require_monitor
 from adaptlr.range_test import Curve, RangeTest
 
 __all__ = ["Feedback", "FeedbackState"]
@@ -126,6 +126,7 @@ class Feedback:
     patience: int = 3
 
     def __post_init__(self) -> None:
+        require_monitor(self)
         require_number(self, "min_lr", above=0.0)
         require_number(self, "max_lr", above=self.min_lr)
         require_integer(self, "probe_steps", minimum=20)

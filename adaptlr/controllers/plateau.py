@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from adaptlr._checks import require_integer, require_number
+from adaptlr._checks import require_flag, require_integer, require_number
 from adaptlr.controllers.base import Decision, Observation, Run
-from adaptlr.monitor import Monitor, MonitorState, single
+from adaptlr.monitor import Monitor, MonitorState, require_monitor, single
 
 __all__ = ["Plateau", "PlateauState"]
 
@@ -48,7 +48,7 @@ class Plateau:
             the last cut, or when the rate is already at `min_lr`.
 
     Raises:
-        ValueError: If an argument is outside its range.
+        ValueError, TypeError: If an argument is outside its range.
 
     Example:
         >>> from adaptlr.controllers import Observation, Run
@@ -73,11 +73,14 @@ class Plateau:
     stop: bool = False
 
     def __post_init__(self) -> None:
+        require_monitor(self)
         require_number(self, "factor", above=0.0, below=1.0)
         require_integer(self, "patience", minimum=0)
         require_integer(self, "cooldown", minimum=0)
         require_number(self, "min_lr", minimum=0.0)
         require_integer(self, "warmup_steps", minimum=0)
+        require_flag(self, "restore_best_weights")
+        require_flag(self, "stop")
 
     def init(self, run: Run) -> PlateauState:
         """Returns the state before the first epoch."""

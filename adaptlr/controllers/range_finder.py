@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from adaptlr._checks import refuse
 from adaptlr.controllers.base import Decision, Observation, Run
-from adaptlr.monitor import Monitor, finite
+from adaptlr.monitor import Monitor, finite, require_monitor
 from adaptlr.range_test import Curve, RangeTest
 
 __all__ = ["RangeFinder", "RangeFinderState"]
@@ -33,6 +34,9 @@ class RangeFinder:
         ramp: The rates to try, and when to give up.
         monitor: What to measure on held-out data after each step, or None.
 
+    Raises:
+        ValueError, TypeError: If an argument is none of these.
+
     Example:
         >>> from adaptlr.controllers import Observation, Run
         >>> finder = RangeFinder(RangeTest(min_lr=0.001, max_lr=1.0, num_steps=4))
@@ -50,6 +54,11 @@ class RangeFinder:
 
     ramp: RangeTest = field(default_factory=RangeTest)
     monitor: Monitor | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ramp, RangeTest):
+            refuse(self, "ramp", "a RangeTest, such as RangeTest(num_steps=50)", self.ramp)
+        require_monitor(self, optional=True)
 
     def init(self, run: Run) -> RangeFinderState:
         """Returns the state before the ramp."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import keras
 
@@ -41,14 +41,7 @@ class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: i
     def __init__(self, schedule: schedules.Schedule | str, total_steps: int) -> None:
         self.total_steps = total_steps
         require_integer(self, "total_steps", minimum=1)
-        text = schedule if isinstance(schedule, str) else pasteable(schedule)
-        if "..." in text:
-            raise ValueError(
-                f"KerasSchedule(schedule=...) must be one of adaptlr.schedules, so that it can be "
-                f"saved as text. Received: schedule={schedule!r}"
-            )
-        names = {name: getattr(schedules, name) for name in schedules.__all__}
-        self.schedule: schedules.Schedule = parse(text, names)
+        self.schedule = _from_text(schedule)
         self._rates = [self.schedule(step) for step in range(total_steps)]
 
     def __call__(self, step: Any) -> Any:
@@ -59,3 +52,17 @@ class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: i
     def get_config(self) -> dict[str, Any]:
         """The arguments, with the schedule as text."""
         return {"schedule": repr(self.schedule), "total_steps": self.total_steps}
+
+
+def _from_text(schedule: Any) -> schedules.Schedule:
+    """Builds a schedule from its text, or, to see that it can be saved, from that of an object."""
+    text = schedule if isinstance(schedule, str) else pasteable(schedule)
+    names = {name: getattr(schedules, name) for name in schedules.__all__}
+    built = None if "..." in text else parse(text, names)
+    if type(built) not in names.values():
+        raise ValueError(
+            f"KerasSchedule(schedule=...) must be one of adaptlr.schedules, such as "
+            f"Constant(0.1) or the text of it, so that it can be saved as text. "
+            f"Received: schedule={schedule!r}"
+        )
+    return cast(schedules.Schedule, built)

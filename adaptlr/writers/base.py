@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from adaptlr._checks import refuse
 from adaptlr.range_test import Curve
 
-__all__ = ["MemoryWriter", "MultiWriter", "Record", "Writer", "cut_file", "require_linked"]
+__all__ = [
+    "MemoryWriter",
+    "MultiWriter",
+    "Record",
+    "Writer",
+    "cut_file",
+    "require_linked",
+    "require_writers",
+]
 
 # The scalar `phase` of a controller that goes through phases.
 PHASES = {
@@ -173,6 +182,18 @@ class MultiWriter:
             f"training, which goes on: {error}",
             stacklevel=5,
         )
+
+
+def require_writers(owner: object, writers: Any) -> list[Writer]:
+    """Returns a list of writers, and refuses what is none, such as a writer without the list."""
+    methods = ("write_run", "write_scalars", "write_decision", "close")
+    listed: list[Any] = list(writers) if isinstance(writers, Iterable) else [None]
+    for writer in listed:
+        whole = all(callable(getattr(writer, method, None)) for method in methods)
+        if isinstance(writer, type) or not whole:
+            rule = f"a list of writers, such as [MemoryWriter()], each with {', '.join(methods)}"
+            refuse(owner, "writers", rule, writers)
+    return listed
 
 
 def cut_file(path: Path, size: int) -> None:
