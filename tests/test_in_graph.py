@@ -8,7 +8,15 @@ import pytest
 from conftest import blobs, classifier, needs_multi_optimizer, one_weight, steps, weight
 
 import adaptlr
-from adaptlr.schedules import CosineRestarts, Cyclical, CyclicalMomentum, OneCycle
+from adaptlr.schedules import (
+    Cosine,
+    CosineRestarts,
+    Cyclical,
+    CyclicalMomentum,
+    Linear,
+    OneCycle,
+)
+from adaptlr.training.in_graph import InGraph
 
 BACKEND = keras.backend.backend()
 no_multi_step = pytest.mark.skipif(
@@ -23,6 +31,11 @@ def momentum_by_hand(rates, momenta):
         velocity = momentum * velocity - rate
         position += velocity
     return position
+
+
+def one_cycle_by_hand(total_steps, count):
+    cycle = OneCycle(1.0, total_steps)
+    return momentum_by_hand(map(cycle, range(count)), map(CyclicalMomentum(cycle), range(count)))
 
 
 def applied(callback, count=12, optimizer=None, **compile_arguments):
@@ -172,9 +185,58 @@ class TestMomentum:
     def test_is_back_at_what_was_compiled_when_training_ends(self):
         optimizer = keras.optimizers.SGD(1.0, momentum=0.7)
         applied(adaptlr.OneCycleLR(1.0), 8, optimizer)
-        if BACKEND != "torch":
-            assert optimizer.momentum == 0.7
+        assert optimizer.momentum == 0.7
         assert isinstance(optimizer.get_config()["momentum"], float)
+
+    @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+    @pytest.mark.parametrize("total_steps", [8, 12, 20])
+    def test_over_steps_that_were_given_where_the_data_do_not_say(self, total_steps):
+        def batches():
+            for _ in range(12):
+                yield np.ones((1, 1), "float32"), np.ones((1, 1), "float32")
+
+        model = one_weight(keras.optimizers.SGD(1.0, momentum=0.9))
+        callback = adaptlr.OneCycleLR(1.0, total_steps)
+        model.fit(batches(), verbose=0, shuffle=False, callbacks=[callback])
+        assert weight(model) == pytest.approx(one_cycle_by_hand(total_steps, 12), rel=1e-5)
+
+    @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+    def test_over_epochs_of_data_that_do_not_say(self):
+        """TensorFlow counts a step more at the end of each."""
+        tf = pytest.importorskip("tensorflow")
+        ones = tf.data.Dataset.from_tensor_slices((np.ones((4, 1)), np.ones((4, 1)))).batch(1)
+        model = one_weight(keras.optimizers.SGD(1.0, momentum=0.9))
+        callback = adaptlr.OneCycleLR(1.0, total_steps=12)
+        unknown = ones.filter(lambda x, y: True)
+        model.fit(unknown, epochs=3, shuffle=False, verbose=0, callbacks=[callback])
+        assert weight(model) == pytest.approx(one_cycle_by_hand(12, 12), rel=1e-5)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="nothing is compiled in")
+@pytest.mark.parametrize(
+    ("make", "length"),
+    [
+        (lambda: adaptlr.CyclicalLR(0.1, 1.0, step_size=4, cycles=1), 9),
+        (lambda: adaptlr.OneCycleLR(1.0, total_steps=10), 10),
+        (lambda: adaptlr.ScheduleLR(Cosine(1.0, decay_steps=5)), 6),
+        (lambda: adaptlr.ScheduleLR(Linear(1.0, decay_steps=5)), 6),
+        (lambda: adaptlr.ScheduleLR(lambda step: 1.0), 48),
+    ],
+)
+def test_tables_end_where_nothing_changes_any_more(make, length, monkeypatch):
+    """A bound of many epochs would cost time and memory."""
+    lengths = []
+
+    class Table(InGraph):
+        def __init__(self, *arguments):
+            lengths.append(len(arguments[4]))
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("adaptlr.callbacks.loop.InGraph", Table)
+    one_weight(keras.optimizers.SGD(1.0, momentum=0.9)).fit(
+        **steps(16), epochs=3, callbacks=[make()]
+    )
+    assert lengths == [length]
 
 
 class TestNothingIsLeftBehind:

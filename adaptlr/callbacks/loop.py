@@ -16,7 +16,7 @@ from adaptlr.controllers import Constant, Controller, Decision, Divergence, Obse
 from adaptlr.monitor import Direction, finite
 from adaptlr.range_test import Curve
 from adaptlr.schedules import Constant as ConstantRate
-from adaptlr.schedules import Warmup
+from adaptlr.schedules import Cosine, Linear, OneCycle, Warmup
 from adaptlr.training.arrays import to_arrays
 from adaptlr.training.distributed import agreed
 from adaptlr.training.evaluation import TrainingLoss, evaluate, few
@@ -59,8 +59,13 @@ class Plan:
     @property
     def open_loop(self) -> bool:
         """Whether the schedule alone sets the rate, as long as nothing goes wrong."""
-        inner = self.controller
-        return isinstance(inner.inner if isinstance(inner, Divergence) else inner, Constant)
+        return isinstance(_guarded(self.controller), Constant)
+
+    @property
+    def stop_after(self) -> int | None:
+        """Steps after which the controller ends the training, if it does so by their number."""
+        inner = _guarded(self.controller)
+        return inner.stop_after if isinstance(inner, Constant) else None
 
     def describe(self, run: Run) -> dict[str, str]:
         """Says in words what is configured, to tell one run's state from another's."""
@@ -217,7 +222,9 @@ class ControlLoop:
             if momentum is not None:
                 self._cycled = CycledMomentum(self._synced_model(), self._optimizer.leaves)
             return
-        if run.total_steps is None or not self._plan.open_loop:
+        end = self._last_change()
+        planned = run.total_steps is not None or momentum is not None  # else each is written
+        if end is None or not planned or not self._plan.open_loop:
             if momentum is not None:
                 raise ValueError(
                     f"{self._owner}(momentum=...) needs to know the number of steps, and the data "
@@ -226,14 +233,27 @@ class ControlLoop:
             return
         if self._in_graph is not None:
             self._in_graph.remove()
-        steps = range(self.step, max(self.step + 1, run.last_step or 0))
+        steps = range(self.step, max(self.step + 1, end))
         self._in_graph = InGraph(
             self._synced_model(),
             self._optimizer.leaves,
             self._optimizer.ratios,
+            self.step,
             [scale * self._scheduled(step) for step in steps],
             None if momentum is None else [momentum(step) for step in steps],
         )
+
+    def _last_change(self) -> int | None:
+        """The step from which on the schedule stays where it is, or None if that is not known."""
+        schedule, stop = self._schedule, self._plan.stop_after
+        ends = [self._run.last_step]
+        if stop is not None:
+            ends.append(stop + self._execution())  # it is looked at between executions
+        if isinstance(schedule, OneCycle):
+            ends.append(schedule.total_steps)
+        if isinstance(schedule, Cosine | Linear):
+            ends.append(schedule.decay_steps + 1)
+        return min((end for end in ends if end is not None), default=None)
 
     def _counting(self) -> list[tuple[str, object]]:
         """What has numbers of its own that a saved run holds, by their names there."""
@@ -375,6 +395,8 @@ class ControlLoop:
             # On JAX what was written before a batch that was not there is lost.
             self._optimizer.forget()
             self._write_lost = True
+            if self._in_graph is not None:
+                self._in_graph.align(self.step)
         monitor = self._plan.controller.monitor
         due = monitor is not None and monitor.name not in logs
         if due and self._measurable():
@@ -627,6 +649,11 @@ class ControlLoop:
         record = Record(self.step, self._epoch, rate, rule, reason, curve)
         self._announce(record)
         self._writer.write_decision(record)
+
+
+def _guarded(controller: Controller) -> Controller:
+    """The controller, or the one that a guard against divergence is around."""
+    return controller.inner if isinstance(controller, Divergence) else controller
 
 
 def _phase(state: Any) -> str:

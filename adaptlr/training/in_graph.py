@@ -34,6 +34,7 @@ class InGraph:
         model: A compiled, built model.
         leaves: Its innermost optimizers.
         ratios: What each one's rate is to the tables'.
+        step: The training step that comes next.
         rates: The rate of each step from now on; the last one holds beyond the end.
         momenta: The momentum (`beta_1`) of each step, or None to leave it alone.
     """
@@ -43,11 +44,14 @@ class InGraph:
         model: Any,
         leaves: Sequence[Any],
         ratios: Sequence[float],
+        step: int,
         rates: Sequence[float],
         momenta: Sequence[float] | None,
     ) -> None:
         self._model = model
         self._leaves = leaves
+        self._start = step
+        self._lookups: list[_Lookup] = []
         for leaf, ratio in zip(leaves, ratios, strict=True):
             counter = leaf._iterations
             table = np.asarray(rates, "float32") * np.float32(ratio)
@@ -55,7 +59,10 @@ class InGraph:
             leaf.__dict__["_get_current_learning_rate"] = lookup.now
             if momenta is not None:
                 name = momentum_name(leaf)
-                _put_momentum(leaf, name, _Lookup(np.asarray(momenta, "float32"), counter, name))
+                momentum = _Lookup(np.asarray(momenta, "float32"), counter, name)
+                _put_momentum(leaf, name, momentum)
+                self._lookups.append(momentum)
+            self._lookups.append(lookup)
         build = model.make_train_function
 
         def build_without_tables(force: bool = False) -> Any:
@@ -64,6 +71,14 @@ class InGraph:
 
         model.__dict__["make_train_function"] = build_without_tables
         build(force=True)
+
+    def align(self, step: int) -> None:
+        """Says which step comes next, if the optimizers have counted one that was not trained.
+
+        On TensorFlow they do, where data end in a batch that is not there.
+        """
+        for lookup in self._lookups:
+            lookup.align(step - self._start)
 
     def remove(self) -> None:
         """Takes the tables out; the next `fit` compiles its step without them."""
@@ -92,8 +107,14 @@ class _Lookup(keras.Variable):  # type: ignore[misc]
 
     def __init__(self, table: np.ndarray[Any, Any], counter: Any, name: str) -> None:
         self._table, self._counter = table, counter
-        self._first = int(keras.ops.convert_to_numpy(counter))
+        # A variable, so that it can be set where the step is compiled already.
+        first = int(keras.ops.convert_to_numpy(counter))
+        self._first = keras.Variable(first, dtype="int32", trainable=False)
         super().__init__(table[0], dtype="float32", trainable=False, name=name)
+
+    def align(self, index: int) -> None:
+        """Makes the entry at an index the next."""
+        self._first.assign(keras.ops.cast(self._counter, "int32") - index)
 
     def now(self) -> Any:
         index = keras.ops.subtract(keras.ops.cast(self._counter, "int32"), self._first)
