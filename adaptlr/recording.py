@@ -32,7 +32,7 @@ def read(path: str | os.PathLike[str]) -> MemoryWriter:
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If it is none of these.
+        ValueError: If it is none of these, holds nothing of a run, or holds something else.
 
     Example:
         >>> import pathlib, tempfile
@@ -42,6 +42,16 @@ def read(path: str | os.PathLike[str]) -> MemoryWriter:
         [(1, 1.6), (2, 1.4)]
     """
     path = Path(path)
+    recorded = _read(path)
+    if not (recorded.scalars or recorded.decisions or recorded.run):
+        raise ValueError(
+            f"read(path) found no records of a run: it has not begun, or the file is of something "
+            f"else. Received: {path}"
+        )
+    return recorded
+
+
+def _read(path: Path) -> MemoryWriter:
     if path.is_dir():
         return _from_folder(path)
     readers: dict[str, Callable[[Path], MemoryWriter]] = {
@@ -61,43 +71,94 @@ def read(path: str | os.PathLike[str]) -> MemoryWriter:
 # --- what this package writes ------------------------------------------------------------------
 
 
+class _Reading:
+    """A run as it is read. A record at an earlier step than the last begins a later session."""
+
+    def __init__(self) -> None:
+        self.recorded = MemoryWriter()
+        self._first = self._last = 0
+
+    def begin(self, step: int) -> None:
+        """Drops what an earlier session recorded beyond the step of the next record."""
+        recorded = self.recorded
+        if not (recorded.scalars or recorded.decisions):
+            self._first = step
+        elif step < self._last:
+            recorded.drop_after(step if step > self._first else -1)
+            self._first = min(step, self._first)
+        self._last = step
+
+    def take(self, record: Record) -> None:
+        self.begin(record.step)
+        self.recorded.write_decision(record)
+
+    def take_scalars(self, step: int, scalars: dict[str, float]) -> None:
+        self.begin(step)
+        self.recorded.write_scalars(step, scalars)
+
+
 def _from_json_lines(path: Path) -> MemoryWriter:
-    recorded = MemoryWriter()
-    for line in path.read_text(encoding="utf-8").splitlines():
+    reading = _Reading()
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:  # torn by a kill
             continue
-        if "run" in entry:
-            recorded.write_run(entry["step"], entry["run"])
-            continue
-        _rewind(recorded, entry["step"])
-        if "decision" in entry:
-            recorded.write_decision(Record.load(entry["decision"]))
-        else:
-            scalars = {tag: float(x) for tag, x in entry["scalars"].items()}
-            recorded.write_scalars(entry["step"], scalars)
-    return recorded
+        try:
+            _take_entry(reading, entry)
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"read(path) expects of each line an object of JSONLinesWriter: 'step', and one "
+                f"of 'run', 'scalars' and 'decision'. Received: {line[:80]} in line {number} of "
+                f"{path}"
+            ) from error
+    return reading.recorded
+
+
+def _take_entry(reading: _Reading, entry: Any) -> None:
+    """Takes what one line holds; the keys and types of another give the usual errors."""
+    step = _whole(entry["step"])
+    if "run" in entry:
+        reading.recorded.write_run(step, _mapping(entry["run"]))
+    elif "decision" in entry:
+        record = Record.load(_mapping(entry["decision"]))
+        rate, rule, reason = float(record.learning_rate), str(record.rule), str(record.reason)
+        place = _whole(record.step), _whole(record.epoch)
+        reading.take(Record(*place, rate, rule, reason, record.curve))
+    else:
+        scalars = _mapping(entry["scalars"])
+        reading.take_scalars(step, {tag: float(x) for tag, x in scalars.items()})
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no integer")
+    return value
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is no object")
+    return value
 
 
 def _from_events(files: Iterable[Path]) -> MemoryWriter:
-    recorded = MemoryWriter()
+    reading = _Reading()
     for event in _events(files):
         scalars = {}
         for value in event.summary.value:
             if value.HasField("simple_value"):
                 scalars[value.tag] = value.simple_value
             elif value.tag == "decisions":
-                for record in _decisions(value.tensor.string_val[0].decode()):
-                    if record not in recorded.decisions[-9:]:  # the texts of a step grow
-                        _rewind(recorded, event.step)
-                        recorded.write_decision(record)
+                for record in _decisions(b"".join(value.tensor.string_val[:1]).decode()):
+                    if record not in reading.recorded.decisions[-9:]:  # the texts of a step grow
+                        reading.take(record)
             elif value.tag == "_hparams_/session_start_info":
-                recorded.write_run(event.step, _hyperparameters(value))
+                reading.recorded.write_run(event.step, _hyperparameters(value))
         if scalars:
-            _rewind(recorded, event.step)
-            recorded.write_scalars(event.step, scalars)
-    return recorded
+            reading.take_scalars(event.step, scalars)
+    return reading.recorded
 
 
 def _decisions(text: str) -> Iterator[Record]:
@@ -118,37 +179,51 @@ def _hyperparameters(value: Any) -> dict[str, Any]:
     }
 
 
-def _rewind(recorded: MemoryWriter, step: int) -> None:
-    """Drops what an earlier session recorded beyond a step that a later one begins at."""
-    steps = [s for s, _ in recorded.scalars] + [record.step for record in recorded.decisions]
-    if not steps or step >= max(steps):
-        return
-    kept = step if step > min(steps) else -1
-    recorded.scalars = [(s, values) for s, values in recorded.scalars if s <= kept]
-    recorded.decisions = [record for record in recorded.decisions if record.step <= kept]
-
-
 # --- what plain Keras writes -------------------------------------------------------------------
 
 
 def _from_csv(path: Path) -> MemoryWriter:
-    with path.open(newline="", encoding="utf-8") as file:
-        header = file.readline()
-        file.seek(0)
-        rows = list(csv.DictReader(file, delimiter=";" if ";" in header else ","))
-    if not rows or "epoch" not in rows[0]:
-        raise ValueError(f"a CSV log of Keras has a column 'epoch' and a row. Received: {path}")
     epochs: dict[int, dict[str, float]] = {}
-    for row in rows:
-        epoch = int(row.pop("epoch"))
-        epochs = {e: values for e, values in epochs.items() if e < epoch}  # it began anew
+    last = -1
+    for line, row in _rows(path):
+        epoch = _epoch(row.pop("epoch"), line, path)
+        if epoch <= last:  # it began anew
+            epochs = {e: values for e, values in epochs.items() if e < epoch}
         epochs[epoch] = {name: x for name, text in row.items() if (x := _number(text)) is not None}
+        last = epoch
     return _from_epochs(epochs)
 
 
-def _number(text: str) -> float | None:
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a log with the numbers of their lines; a last one that a kill tore is left."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline()
+        file.seek(0)
+        reader = csv.DictReader(file, delimiter=";" if ";" in header else ",")
+        try:
+            rows = [(reader.line_num, row) for row in reader]
+        except csv.Error as error:
+            raise ValueError(f"this is no CSV file: {error}. Received: {path}") from error
+    if rows and None in rows[-1][1].values():
+        rows.pop()
+    if not rows or "epoch" not in rows[0][1]:
+        raise ValueError(f"a CSV log of Keras has a column 'epoch' and a row. Received: {path}")
+    return rows
+
+
+def _epoch(text: str, line: int, path: Path) -> int:
+    epoch = _number(text)
+    if epoch is None or not epoch.is_integer() or epoch < 0.0:
+        raise ValueError(
+            f"a CSV log of Keras has a whole number >= 0 in the column 'epoch'. "
+            f"Received: epoch={text!r} in line {line} of {path}"
+        )
+    return int(epoch)
+
+
+def _number(text: str | None) -> float | None:
     try:
-        return float(text)
+        return float(text or "")
     except (TypeError, ValueError):
         return None
 
@@ -185,6 +260,8 @@ def _tensor(value: Any) -> float:
 def _from_epochs(epochs: dict[int, dict[str, float]]) -> MemoryWriter:
     """A run of one step an epoch, with the control points that a callback would have had."""
     recorded = MemoryWriter()
+    if not epochs:
+        return recorded
     about = {"steps_per_epoch": 1, "epochs": max(epochs) + 1, "first_step": min(epochs)}
     first = epochs[min(epochs)].get("learning_rate")
     rate = {} if first is None else {"learning_rate": first}

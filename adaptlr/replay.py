@@ -8,9 +8,10 @@ from dataclasses import fields, replace
 from typing import Any
 
 from adaptlr.controllers import Controller, Feedback, Observation, RangeFinder, Run
+from adaptlr.controllers.base import require_controller
 from adaptlr.monitor import Direction, direction_by_name
 from adaptlr.schedules import Constant
-from adaptlr.writers.base import MemoryWriter, Record
+from adaptlr.writers.base import MemoryWriter, Record, Session
 
 __all__ = ["observations", "parting", "recorded_run", "replay"]
 
@@ -26,7 +27,9 @@ def replay(
     The loop is open: losses and metrics stay those that the recorded rates led to, whatever the
     controller answers. Up to its first different rate the answer is what would have happened;
     after that, what it would have made of these curves. A ramp is read only off a recorded ramp.
-    The controller that made a recording, given the same schedule, decides the same again.
+    The controller that made a recording, given the same schedule, decides the same again. Where
+    several calls of `fit` wrote one after another, the controller begins anew in each, as a
+    callback does, from the rate that the replay of the one before has left.
 
     Args:
         recorded: A run, from `adaptlr.recording.read` or the `MemoryWriter` of a live one.
@@ -34,7 +37,8 @@ def replay(
         schedule: Step → rate, which the controller's scale multiplies. None takes the rate that
             the run was compiled with, or 1 for controllers whose scale is the rate itself
             (`Feedback`, `RangeFinder`).
-        run: What was known before the first step; None takes it from the recording.
+        run: What was known before the first step; None takes it from the recording, as does every
+            later `fit`.
 
     Returns:
         The replayed run: `learning_rate` at its control points, and the decisions.
@@ -53,12 +57,28 @@ def replay(
         >>> replay(recorded, Plateau(patience=2, factor=0.5)).series("learning_rate")
         [(0, 0.1), (1, 0.1), (2, 0.1), (3, 0.05), (4, 0.05)]
     """
-    run = recorded_run(recorded, controller) if run is None else run
-    rate_of = _usual_schedule(controller, run) if schedule is None else schedule
+    require_controller("replay", "controller", controller)
     replayed = MemoryWriter()
-    replayed.write_run(run.first_step, {**recorded.run, "callback": repr(controller)})
+    earlier: Session | None = None
+    for session in recorded.sessions():
+        if run is None or earlier is not None:
+            run = _with_rate_left(_known(session.run, controller), earlier, replayed)
+        replayed.write_run(run.first_step, {**session.run, "callback": repr(controller)})
+        rate_of = _usual_schedule(controller, run) if schedule is None else schedule
+        _replay(session, controller, rate_of, run, replayed)
+        earlier = session
+    return replayed
+
+
+def _replay(
+    session: Session,
+    controller: Controller,
+    rate_of: Callable[[int], float],
+    run: Run,
+    replayed: MemoryWriter,
+) -> None:
     state, scale, due = controller.init(run), None, 0
-    for seen in observations(recorded, controller):
+    for seen in _observations(session, controller):
         if seen.step < due and not seen.epoch_end:
             continue
         rate = None if scale is None else rate_of(max(seen.step - 1, run.first_step)) * scale
@@ -71,7 +91,19 @@ def replay(
             replayed.write_decision(Record(seen.step, seen.epoch, rate, *what))
         if decision.stop:
             break
-    return replayed
+
+
+def _with_rate_left(run: Run, earlier: Session | None, replayed: MemoryWriter) -> Run:
+    """Begins at the replayed rate, if the recorded run began at the rate that it had reached."""
+    reached = (
+        [x["learning_rate"] for _, x in earlier.scalars if "learning_rate" in x] if earlier else []
+    )
+    left = replayed.series("learning_rate")
+    if not reached or not left or not _same(reached[-1], run.learning_rate):
+        return run
+    rate = left[-1][1]
+    # The optimizer's is rounded to float32: the same controller is to see the same rate.
+    return run if _same(rate, run.learning_rate) else replace(run, learning_rate=rate)
 
 
 def observations(recorded: MemoryWriter, controller: Controller) -> Iterator[Observation]:
@@ -79,14 +111,21 @@ def observations(recorded: MemoryWriter, controller: Controller) -> Iterator[Obs
 
     The rate is left out: it depends on what the controller answers.
     """
-    monitor = None if controller.monitor is None else controller.monitor.name
-    epoch = recorded.run.get("first_step", 0) // (recorded.run.get("steps_per_epoch") or 1)
+    for session in recorded.sessions():
+        yield from _observations(session, controller)
+
+
+def _observations(session: Session, controller: Controller) -> Iterator[Observation]:
+    monitor, about = None if controller.monitor is None else controller.monitor.name, session.run
+    epoch = session.epoch
+    if epoch is None:
+        epoch = about.get("first_step", 0) // (about.get("steps_per_epoch") or 1)
     ended: dict[str, float] | None = None  # metrics of the epoch that ends here
-    for step, values in recorded.scalars:
+    for step, values in session.scalars:
         if any(tag.startswith("epoch/") for tag in values):
             ended = values
             continue
-        measured = values.get("monitored") if monitor == recorded.run.get("monitor") else None
+        measured = values.get("monitored") if monitor == about.get("monitor") else None
         if ended is not None:
             measured = ended.get(f"epoch/{monitor}")
         yield Observation(step, epoch, ended is not None, None, values.get("loss"), measured)
@@ -100,7 +139,10 @@ def recorded_run(recorded: MemoryWriter, controller: Controller) -> Run:
     Raises:
         ValueError: If the recording does not hold the rate that the run began with.
     """
-    about = recorded.run
+    return _known(recorded.sessions()[0].run, controller)
+
+
+def _known(about: Mapping[str, Any], controller: Controller) -> Run:
     if "learning_rate" not in about:
         raise ValueError(
             "the recording does not say which learning rate the run began with: pass "
@@ -127,6 +169,10 @@ def _usual_schedule(controller: Any, run: Run) -> Constant:
     return Constant(1.0 if itself else run.learning_rate)
 
 
+def _same(rate: float, other: float) -> bool:
+    return math.isclose(rate, other, rel_tol=1e-6)
+
+
 def parting(first: MemoryWriter, second: MemoryWriter) -> int | None:
     """Returns the first step at which the rates of two runs differ, or None if none does.
 
@@ -142,6 +188,6 @@ def parting(first: MemoryWriter, second: MemoryWriter) -> int | None:
     differ = (
         step
         for step, rate in first.series("learning_rate")
-        if step in others and not math.isclose(rate, others[step], rel_tol=1e-6)
+        if step in others and not _same(rate, others[step])
     )
     return next(differ, None)

@@ -74,6 +74,11 @@ def test_replay_of_a_log_without_rates(tmp_path, capsys):
         (["replay", None, "Plateau(patience=-1)"], r"Plateau\(patience=...\) must be"),
         (["replay", None, "Plato()"], "Plato is not one of Constant, .*Plateau"),
         (["replay", None, "Plateau(patients=1)"], "patients"),
+        (["replay", None, "Plateau"], r"write Plateau\(\.\.\.\)"),
+        (["replay", None, "Plateau(monitor='loss')"], r"Monitor\('loss'\)"),
+        (["replay", None, "Monitor('loss')"], r"must be a controller .*Plateau\(patience=3\)"),
+        (["replay", None, "5"], r"must be a controller .*Received: controller=5"),
+        (["replay", None, "Divergence(3)"], r"Divergence\(inner=\.\.\.\) must be a controller"),
     ],
 )
 def test_errors_are_one_line(run, arguments, message):

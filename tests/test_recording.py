@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import keras
@@ -14,7 +15,7 @@ from adaptlr.controllers import Plateau
 from adaptlr.range_test import RangeTest
 from adaptlr.recording import read
 from adaptlr.replay import replay
-from adaptlr.writers import JSONLinesWriter, Record, TensorBoardWriter
+from adaptlr.writers import JSONLinesWriter, MemoryWriter, Record, TensorBoardWriter
 
 CURVE = RangeTest(1e-3, 1.0, num_steps=4).curve([2.0, 2.0, 1.0, 0.5, 3.0])
 
@@ -120,7 +121,79 @@ def test_event_files_of_keras(tmp_path):
     assert replay(recorded, Plateau(patience=1, min_lr=0.5)).decisions == []
 
 
+def test_a_csv_log_with_epochs_as_floats(tmp_path):
+    """As pandas writes a column that had a gap."""
+    (tmp_path / "log.csv").write_text("epoch,loss\n0.0,2.0\n1.0,1.0\n", encoding="utf-8-sig")
+    assert read(tmp_path / "log.csv").series("epoch/loss") == [(1, 2.0), (2, 1.0)]
+
+
+def test_a_row_of_a_csv_log_that_was_torn_is_left_out(tmp_path):
+    # Half of "12,0.5", which would be epoch 1 again.
+    rows = "".join(f"{epoch},1.0\n" for epoch in range(12))
+    (tmp_path / "log.csv").write_text(f"epoch,loss\n{rows}1")
+    assert len(read(tmp_path / "log.csv").series("epoch/loss")) == 12
+
+
+def test_a_line_that_was_torn_and_written_on_is_left_out(tmp_path):
+    """As two processes leave it of which the first was killed."""
+    line = '{"step": 1, "scalars": {"loss": 1.0}}'
+    (tmp_path / "run.jsonl").write_text(f"{line}\n{line[:9]}{line}\n{line}\n\n")
+    assert read(tmp_path / "run.jsonl").series("loss") == [(1, 1.0), (1, 1.0)]
+
+
+def test_nothing_is_looked_through_while_the_steps_rise(tmp_path, monkeypatch):
+    writer = JSONLinesWriter(tmp_path / "run.jsonl")
+    for step in range(100):
+        writer.write_scalars(step, {"loss": 1.0})
+    writer.close()
+    monkeypatch.setattr(MemoryWriter, "drop_after", lambda self, step: pytest.fail("a look back"))
+    assert len(read(tmp_path / "run.jsonl").scalars) == 100
+
+
 class TestErrors:
+    @pytest.mark.parametrize(
+        "line",
+        [
+            '"foo"',
+            "5",
+            "null",
+            "[1]",
+            '{"a": 1}',
+            '{"step": 1}',
+            '{"step": "1", "scalars": {}}',
+            '{"step": 1, "scalars": 5}',
+            '{"step": 1, "scalars": {"loss": null}}',
+            '{"step": 1, "scalars": {"loss": "low"}}',
+            '{"step": 1, "run": [1]}',
+            '{"step": 1, "decision": {"step": 1}}',
+            '{"step": 1, "decision": 5}',
+        ],
+    )
+    def test_a_line_of_something_else(self, tmp_path, line):
+        path = tmp_path / "run.jsonl"
+        path.write_text(f'{{"step": 0, "scalars": {{"loss": 1.0}}}}\n{line}\n')
+        with pytest.raises(ValueError, match=rf"{re.escape(line)} in line 2 of .*run\.jsonl"):
+            read(path)
+
+    @pytest.mark.parametrize("name", ["run.jsonl", "x.tfevents.1"])
+    @pytest.mark.parametrize("content", [b"", bytes(range(256)) * 4, b"some\ntext\n"])
+    def test_a_file_without_records(self, tmp_path, name, content):
+        (tmp_path / name).write_bytes(content)
+        for path in (tmp_path / name, *([tmp_path] if "tfevents" in name else [])):
+            with pytest.raises(ValueError, match=r"no records of a run: .* Received: "):
+                read(path)
+
+    @pytest.mark.parametrize("epoch", ["", "one", "1.5", "-1", "nan", "inf"])
+    def test_a_csv_file_with_other_epochs(self, tmp_path, epoch):
+        (tmp_path / "log.csv").write_text(f"epoch,loss\n0,1.0\n{epoch},1.0\n2,1.0\n")
+        with pytest.raises(ValueError, match=rf"epoch='{epoch}' in line 3 of .*log\.csv"):
+            read(tmp_path / "log.csv")
+
+    def test_a_csv_file_of_bytes(self, tmp_path):
+        (tmp_path / "log.csv").write_bytes(bytes(range(256)))
+        with pytest.raises(ValueError, match=r"Received: .*log\.csv"):
+            read(tmp_path / "log.csv")
+
     def test_a_file_of_another_kind(self, tmp_path):
         (tmp_path / "run.txt").write_text("")
         with pytest.raises(ValueError, match=r"a \.jsonl file, a \.csv file, an event file"):

@@ -17,7 +17,7 @@ from adaptlr.range_test import RangeTest
 from adaptlr.recording import read
 from adaptlr.replay import observations, parting, replay
 from adaptlr.schedules import Constant, Linear, Warmup
-from adaptlr.writers import JSONLinesWriter, MemoryWriter
+from adaptlr.writers import JSONLinesWriter, MemoryWriter, Record
 
 
 def decided(writer):
@@ -107,6 +107,71 @@ class TestTheSameControllerDecidesTheSame:
             assert replayed.decisions[-1].curve.suggestions["centre"] == pytest.approx(
                 finder.suggestion
             )
+
+
+class TestFitsOneAfterAnother:
+    """In one log: the second goes on where the first ended, with a controller that begins anew."""
+
+    rule = Divergence(
+        Plateau(Monitor("score", "min"), factor=0.1, patience=1), limit=None, stuck=None
+    )
+
+    def recordings(self, folder):
+        recorder, model = Recorder(folder), one_weight()
+        feed = Metrics("score", [1.0] * 7)
+        for first, last in ((0, 3), (3, 6)):
+            callback = adaptlr.PlateauLR("score", 0.1, 1, mode="min", **recorder.arguments)
+            model.fit(**steps(10), initial_epoch=first, epochs=last, callbacks=[feed, callback])
+        return recorder.recordings()
+
+    def test_the_same_controller_decides_the_same(self, tmp_path):
+        for recorded in self.recordings(tmp_path):
+            replayed = replay(recorded, self.rule)
+            assert decided(replayed) == decided(recorded)
+            assert [(d.step, d.epoch) for d in replayed.decisions] == [
+                (20, 1),
+                (30, 2),
+                (50, 4),
+                (60, 5),
+            ]
+            assert replayed.decisions[-1].learning_rate == pytest.approx(1e-4)
+            assert parting(recorded, replayed) is None
+
+    def test_another_one_goes_on_from_the_rate_that_it_had_reached(self, tmp_path):
+        recorded = self.recordings(tmp_path)[0]
+        replayed = replay(recorded, Plateau(Monitor("score", "min"), factor=0.1, patience=2))
+        assert [(d.step, d.epoch) for d in replayed.decisions] == [(30, 2), (60, 5)]
+        assert [d.learning_rate for d in replayed.decisions] == pytest.approx([0.1, 0.01])
+
+    def test_a_rate_that_was_set_in_between_counts(self):
+        recorded = MemoryWriter()
+        for epoch, rate in ((0, 1.0), (2, 0.3)):
+            recorded.write_decision(Record(epoch, epoch, rate, "start", "begins"))
+            recorded.write_scalars(epoch, {"learning_rate": rate})
+            about = {"learning_rate": rate, "steps_per_epoch": 1, "first_step": epoch}
+            for step in (epoch + 1, epoch + 2):
+                recorded.write_scalars(step, {"epoch/val_loss": 1.0})
+                recorded.write_scalars(step, {"learning_rate": rate})
+                recorded.write_run(step, about)
+        assert rates(replay(recorded, Plateau(patience=9))) == [1.0, 1.0, 1.0, 0.3, 0.3, 0.3]
+
+    def test_from_the_same_epoch_the_later_one_counts(self):
+        memory, model = MemoryWriter(), one_weight()
+        feed = Metrics("score", [1.0] * 3)
+        for _ in range(2):
+            callback = adaptlr.PlateauLR("score", 0.5, 1, mode="min", writers=[memory])
+            model.fit(**steps(2), epochs=3, callbacks=[feed, callback])
+        replayed = replay(memory, self.rule)
+        assert [d.step for d in replayed.decisions] == [4, 6]
+        assert replayed.series("learning_rate")[0] == (0, 0.25)
+
+
+def test_what_is_no_controller_is_refused():
+    for value in (5, "Plateau()", Plateau, Monitor()):
+        with pytest.raises(
+            (TypeError, ValueError), match=r"replay\(controller=\.\.\.\) must be a"
+        ):
+            replay(recording([1.0]), value)
 
 
 def recording(losses, **about):

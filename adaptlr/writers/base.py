@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ __all__ = [
     "MemoryWriter",
     "MultiWriter",
     "Record",
+    "Session",
     "Writer",
     "cut_file",
     "require_linked",
@@ -80,6 +81,23 @@ def require_linked(file: Any, path: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(f"the log was deleted during training: {os.fspath(path)}")
 
 
+@dataclass(frozen=True)
+class Session:
+    """What one `fit` has written.
+
+    Args:
+        first: Index of its first scalars among all.
+        epoch: Index of its first epoch, or None if it does not say.
+        run: Its description.
+        scalars: Its scalars, as (step, values).
+    """
+
+    first: int = 0
+    epoch: int | None = None
+    run: dict[str, Any] = field(default_factory=dict)
+    scalars: tuple[tuple[int, dict[str, float]], ...] = ()
+
+
 class Writer(Protocol):
     """Takes what a callback logs. What a method has written survives a kill of the process.
 
@@ -115,10 +133,13 @@ class MemoryWriter:
         self.run: dict[str, Any] = {}
         self.scalars: list[tuple[int, dict[str, float]]] = []
         self.decisions: list[Record] = []
+        self._begun: list[Session] = []  # without scalars yet: those from `first` on
 
     def write_run(self, step: int, description: Mapping[str, Any]) -> None:
         """Replaces `run`."""
         self.run = dict(description)
+        *earlier, last = self._begun or [Session()]
+        self._begun = [*earlier, replace(last, run=self.run)]
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends to `scalars`."""
@@ -127,13 +148,52 @@ class MemoryWriter:
     def write_decision(self, record: Record) -> None:
         """Appends to `decisions`."""
         self.decisions.append(record)
+        if record.rule == "start":  # what a callback writes first of all
+            self._begun.append(Session(len(self.scalars), record.epoch))
 
     def series(self, tag: str) -> list[tuple[int, float]]:
         """Returns what was logged under a tag, as (step, value)."""
         return [(step, values[tag]) for step, values in self.scalars if tag in values]
 
+    def sessions(self) -> list[Session]:
+        """Returns what each `fit` has written, where several wrote here one after another.
+
+        Of those that overlap the later ones count. One that ended before it described itself
+        counts with the one before, or as the beginning of the first that did.
+        """
+        begun = [session for session in self._begun if session.run]
+        if not begun:
+            return [Session(run=self.run, scalars=tuple(self.scalars))]
+        begun[-1] = replace(begun[-1], run=self.run)
+        begun[0] = replace(begun[0], first=0)
+        found: list[Session] = []
+        ends = [*(session.first for session in begun[1:]), len(self.scalars)]
+        for session, end in zip(begun, ends, strict=True):
+            scalars = tuple(self.scalars[session.first : end])
+            found = _before(found, scalars[0][0]) if scalars else found
+            found.append(replace(session, scalars=scalars))
+        return found
+
+    def drop_after(self, step: int) -> None:
+        """Drops what was written at later steps, if the steps have risen up to now."""
+        while self.scalars and self.scalars[-1][0] > step:
+            self.scalars.pop()
+        while self.decisions and self.decisions[-1].step > step:
+            self.decisions.pop()
+        while self._begun and self._begun[-1].first >= len(self.scalars):
+            self._begun.pop()
+
     def close(self) -> None:
         """Does nothing: the lists stay."""
+
+
+def _before(sessions: Sequence[Session], step: int) -> list[Session]:
+    """What is left of sessions if a later one begins at a step."""
+    return [
+        replace(session, scalars=tuple(entry for entry in session.scalars if entry[0] <= step))
+        for session in sessions
+        if session.scalars and session.scalars[0][0] < step
+    ]
 
 
 class MultiWriter:
