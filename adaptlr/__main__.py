@@ -62,6 +62,7 @@ def _replay(options: argparse.Namespace) -> None:
     if options.learning_rate is not None:
         recorded.run["learning_rate"] = options.learning_rate
     names = {name: x for name, x in vars(controllers).items() if hasattr(x, "update")}
+    del names["Controller"]  # the protocol
     names |= {"Monitor": Monitor, "RangeTest": RangeTest}
     runs = {"recorded": recorded}
     for text in options.controllers:

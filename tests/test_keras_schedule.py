@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 from conftest import one_weight, steps, weight
 
 import adaptlr
 from adaptlr.schedules import Constant, Cosine, Piecewise, Warmup
+from adaptlr.training.keras_schedule import Tabulated
 
 SCHEDULE = Piecewise([2, 4], [1.0, 0.5, 0.25])
 
@@ -81,3 +83,62 @@ def test_callbacks_name_the_way_out():
     optimizer = keras.optimizers.SGD(adaptlr.KerasSchedule(SCHEDULE, total_steps=6))
     with pytest.raises(ValueError, match=r"adaptlr\.ScheduleLR"):
         one_weight(optimizer).fit(**steps(2), callbacks=[adaptlr.PlateauLR()])
+
+
+class TestTabulated:
+    @pytest.mark.parametrize(
+        "theirs",
+        [
+            keras.optimizers.schedules.CosineDecay(0.1, 900),
+            keras.optimizers.schedules.CosineDecay(0.0, 900, warmup_target=0.1, warmup_steps=90),
+            keras.optimizers.schedules.PiecewiseConstantDecay([100, 300], [0.1, 0.05, 0.01]),
+            keras.optimizers.schedules.PolynomialDecay(0.1, 500, 0.001, cycle=True),
+            keras.optimizers.schedules.CosineDecayRestarts(0.1, 500),
+        ],
+        ids=["cosine", "warm-up", "piecewise", "cycles", "restarts"],
+    )
+    def test_has_the_rates_of_single_calls(self, theirs):
+        """Those of step 1500 are where JAX rounds a vector otherwise, and jumps a step later."""
+        rates = Tabulated(theirs)
+        steps = [0, 1, 50, 89, 90, 91, 100, 101, 300, 301, 499, 500, 501, 1500, 1501, 17_000]
+        assert [rates(s) for s in steps] == pytest.approx(
+            [float(theirs(s)) for s in steps], rel=1e-4, abs=1e-7
+        )
+
+    def test_calls_the_schedule_a_few_times(self):
+        calls = []
+
+        class Counted(keras.optimizers.schedules.LearningRateSchedule):
+            def __call__(self, step):
+                calls.append(step)
+                return 0.1 / (1.0 + keras.ops.cast(step, "float32"))
+
+        rates = Tabulated(Counted())
+        assert [rates(step) for step in (0, 1, 3, 9)] == pytest.approx([0.1, 0.05, 0.025, 0.01])
+        assert len(calls) < 50
+
+    @pytest.mark.parametrize(
+        "rate",
+        [
+            lambda step: 0.5 ** int(step),
+            lambda step: 0.1,
+            lambda step: float(step < 3),
+            lambda step: 1.0 / (1.0 + float(np.max(keras.ops.convert_to_numpy(step)))),
+            lambda step: {0: 0.5, 1: 0.25, 2: 0.125, 3: 0.1}[int(step)],
+        ],
+        ids=["int", "constant", "bool", "maximum", "table"],
+    )
+    def test_what_takes_no_vector_is_called_step_by_step(self, rate):
+        class Theirs(keras.optimizers.schedules.LearningRateSchedule):
+            def __call__(self, step):
+                return rate(step)
+
+        rates = Tabulated(Theirs())
+        found = [rates(step) for step in range(4)]
+        assert found == pytest.approx([rate(step) for step in range(4)])
+
+    def test_a_callback_trains_with_it(self):
+        theirs = keras.optimizers.schedules.CosineDecay(0.0, 9, warmup_target=1.0, warmup_steps=3)
+        model = one_weight()
+        model.fit(**steps(8), callbacks=[adaptlr.ScheduleLR(theirs)])
+        assert weight(model) == pytest.approx(-sum(float(theirs(step)) for step in range(8)))

@@ -6,11 +6,14 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import keras
+
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
 from adaptlr.controllers import Constant, Controller, Run
 from adaptlr.controllers.base import require_controller
 from adaptlr.controllers.divergence import guarded
+from adaptlr.training.keras_schedule import Tabulated
 from adaptlr.writers import Writer
 
 __all__ = ["ScheduleLR"]
@@ -67,11 +70,14 @@ class ScheduleLR(LearningRateCallback):
         if controller is not None:
             require_controller(self, "controller", controller)
 
+        theirs = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
+        rate = Tabulated(schedule) if theirs else schedule
+
         def begin(run: Run) -> Callable[[int], float]:
             # Not at construction: a schedule of Keras would start the backend there, before the
             # devices are set up.
-            _require_rate(schedule(run.first_step), run.first_step)
-            return schedule
+            _require_rate(rate(run.first_step), run.first_step)
+            return rate
 
         super().__init__(
             Plan(guarded(Constant() if controller is None else controller), schedule=begin),
