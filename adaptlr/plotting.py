@@ -111,6 +111,7 @@ def comparison(
 
     Raises:
         ImportError: If matplotlib is not installed.
+        ValueError: If there is nothing to draw under a name, or no run of the name `marked`.
 
     Example:
         >>> run = MemoryWriter()
@@ -121,9 +122,9 @@ def comparison(
         >>> above.get_ylabel(), below.get_xlabel()
         ('val_loss', 'training step')
     """
+    groups = _groups(runs, marked)
     figure = _figure(9.0, 6.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    groups = {name: _group(recorded) for name, recorded in runs.items()}
     shown = [
         value for group in groups.values() for run in group for _, value in run.series(metric)
     ]
@@ -151,6 +152,23 @@ def comparison(
     _tidy(above)
     _tidy(below)
     return _saved(figure, path)
+
+
+def _groups(
+    runs: Mapping[str, MemoryWriter | Sequence[MemoryWriter]], marked: str | None
+) -> dict[str, list[MemoryWriter]]:
+    groups = {name: _group(recorded) for name, recorded in runs.items()}
+    if empty := [name for name, group in groups.items() if not group]:
+        raise ValueError(
+            f"comparison(runs=...) must hold a run or several under each name. "
+            f"Received: runs={{{empty[0]!r}: []}}"
+        )
+    if marked is not None and marked not in groups:
+        raise ValueError(
+            f"comparison(marked=...) must be one of the names, {', '.join(map(repr, groups))}, or "
+            f"None. Received: marked={marked!r}"
+        )
+    return groups
 
 
 def _group(recorded: MemoryWriter | Sequence[MemoryWriter]) -> list[MemoryWriter]:

@@ -56,6 +56,13 @@ class Schedule(Protocol):
 # A rate lies between two others; a shape turns progress into the fraction of the way.
 
 
+def _plain(step: float) -> float:
+    # NumPy's unsigned integers wrap below 0, and its narrow ones above their largest.
+    if type(step) is int or type(step) is float:
+        return step
+    return int(step) if isinstance(step, Integral) else float(step)
+
+
 def _progress(step: float, steps: float) -> float:
     return min(step / steps, 1.0)
 
@@ -129,6 +136,7 @@ class StepDecay:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         return self.initial_learning_rate * math.pow(self.gamma, step // self.step_size)
 
 
@@ -165,6 +173,7 @@ class MultiStep:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         return self.initial_learning_rate * self.gamma ** bisect_right(self.milestones, step)
 
 
@@ -198,6 +207,7 @@ class Piecewise:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         return self.values[bisect_left(self.boundaries, step)]
 
 
@@ -235,6 +245,7 @@ class Exponential:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         decays = step // self.decay_steps if self.staircase else step / self.decay_steps
         return self.initial_learning_rate * math.pow(self.decay_rate, decays)
 
@@ -272,6 +283,7 @@ class InverseTime:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         decays = step // self.decay_steps if self.staircase else step / self.decay_steps
         return self.initial_learning_rate / (1.0 + self.decay_rate * decays)
 
@@ -312,6 +324,7 @@ class Polynomial:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         decays = max(1, math.ceil(step / self.decay_steps)) if self.cycle else 1
         left = 1.0 - _progress(step, decays * self.decay_steps)
         return _between(self.end_learning_rate, self.initial_learning_rate, left**self.power)
@@ -347,6 +360,7 @@ class Linear:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         progress = _progress(step, self.decay_steps)
         return _between(self.initial_learning_rate, self.end_learning_rate, progress)
 
@@ -384,6 +398,7 @@ class Cosine:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         end = self.alpha * self.initial_learning_rate
         fraction = _cosine(_progress(step, self.decay_steps))
         return _between(self.initial_learning_rate, end, fraction)
@@ -428,6 +443,7 @@ class CosineRestarts:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         restarts, progress = self._locate(step)
         end = self.alpha * self.initial_learning_rate
         fraction = math.pow(self.m_mul, restarts) * (1.0 - _cosine(progress))
@@ -494,10 +510,12 @@ class Cyclical:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         return _between(self.base_lr, self.max_lr, self.height(step))
 
     def height(self, step: float) -> float:
         """Returns how high the rate is, from 0 at `base_lr` to 1 at `max_lr`."""
+        step = _plain(step)
         cycle, position = divmod(step / self.step_size, 2.0)
         return (1.0 - abs(position - 1.0)) * self._scale(step, cycle)
 
@@ -554,6 +572,7 @@ class OneCycle:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         low = self.max_lr / self.div_factor
         if step >= self._peak:
             low /= self.final_div_factor
@@ -561,6 +580,7 @@ class OneCycle:
 
     def height(self, step: float) -> float:
         """Returns how high the rate is, from 0 at the start to 1 at `max_lr` to 0 at the end."""
+        step = _plain(step)
         shape = _cosine if self.anneal == "cos" else _linear
         peak, last = self._peak, self.total_steps - 1.0
         if step < peak:
@@ -606,6 +626,7 @@ class CyclicalMomentum:
 
     def __call__(self, step: float) -> float:
         """Returns the momentum at `step`."""
+        step = _plain(step)
         return _between(self.max_momentum, self.base_momentum, self.cycle.height(step))
 
 
@@ -652,6 +673,7 @@ class WarmupStableDecay:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         if step < self.warmup_steps:
             return self.max_lr * (step / self.warmup_steps)
         shape = {"1-sqrt": math.sqrt, "cosine": _cosine, "linear": _linear}[self.shape]
@@ -689,6 +711,7 @@ class InverseSquareRoot:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         if step < self.warmup_steps:
             return self.max_lr * (step / self.warmup_steps)
         return self.max_lr * math.sqrt(self.warmup_steps / step)
@@ -734,6 +757,7 @@ class Warmup:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         if step >= self.warmup_steps:
             return self.schedule(step - self.warmup_steps)
         target, progress = self.schedule(0), step / self.warmup_steps
@@ -772,6 +796,7 @@ class Joined:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         index = bisect_right(self.boundaries, step)
         start = self.boundaries[index - 1] if index else 0
         return self.schedules[index](step - start)
@@ -802,6 +827,7 @@ class Scaled:
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
+        step = _plain(step)
         return self.factor * self.schedule(step)
 
 

@@ -333,4 +333,5 @@ def test_training_stops_at_the_end_of_the_last_cycle():
     callback = adaptlr.CyclicalLR(0.0, 1.0, 3, cycles=2)
     model.fit(**steps(5), epochs=10, callbacks=[callback])
     assert weight(model) == pytest.approx(-sum(map(cycle, range(12))))
-    assert callback.decisions[-1].rule == "stop"
+    assert [d.rule for d in callback.decisions] == ["start", "stop"]
+    assert callback.decisions[-1].step == 11

@@ -116,3 +116,15 @@ class TestComparison:
 
     def test_an_empty_run(self):
         assert comparison({"run": MemoryWriter()}).axes[0].get_ylabel() == "val_loss"
+
+    @pytest.mark.parametrize(
+        ("runs", "marked", "message"),
+        [
+            ({"a": []}, None, r"runs=\.\.\.\) must hold a run .* Received: runs=\{'a': \[\]\}"),
+            ({"a": [], "b": MemoryWriter()}, "a", r"Received: runs=\{'a': \[\]\}"),
+            ({"a": MemoryWriter()}, "z", r"must be one of the names, 'a', or .*marked='z'"),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_refused(self, runs, marked, message):
+        with pytest.raises(ValueError, match=message):
+            comparison(runs, marked=marked)

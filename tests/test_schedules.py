@@ -6,6 +6,7 @@ import pickle
 import re
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -489,3 +490,16 @@ def test_examples_in_the_docstrings_run():
     failed, attempted = doctest.testmod(schedules)
     assert failed == 0
     assert attempted >= len(schedules.__all__)
+
+
+@pytest.mark.parametrize("schedule", list(REFUSED), ids=lambda schedule: type(schedule).__name__)
+@pytest.mark.parametrize("kind", [np.uint64, np.uint8, np.int8, np.float32])
+def test_a_step_of_numpy_is_a_step(schedule, kind):
+    """An unsigned one would wrap below 0 where a phase is subtracted, a narrow one above 255."""
+    for step in (0, 1, 15, 100):
+        assert schedule(kind(step)) == schedule(step)
+        assert type(schedule(kind(step))) is float
+
+
+def test_an_unsigned_step_in_a_phase_before_the_last():
+    assert WarmupStableDecay(0.1, 10, 10, 10)(np.uint64(15)) == 0.1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import math
@@ -261,3 +262,21 @@ def test_a_position_of_another_file_cuts_nothing(tmp_path):
     second.write_scalars(1, {"x": 1.0})
     second.rewind(position)
     assert (tmp_path / "b").read_text() != ""
+
+
+def test_a_callback_that_has_logged_can_be_copied(tmp_path):
+    callback = adaptlr.PlateauLR("loss", log_dir=tmp_path)
+    one_weight().fit(**steps(2), callbacks=[callback])
+    again = copy.deepcopy(callback._writers[0])
+    again.write_scalars(9, {"x": 1.0})
+    again.close()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["1.host.2.3", "1", "1.-5.2"])
+def test_a_file_of_a_stranger_does_not_end_the_log(tmp_path, name):
+    (tmp_path / f"events.out.tfevents.{name}.adaptlr").write_bytes(b"")
+    writer = TensorBoardWriter(tmp_path)
+    writer.write_scalars(1, {"x": 1.0})
+    writer.close()
+    assert len(list(tmp_path.iterdir())) == 2

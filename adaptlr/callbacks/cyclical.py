@@ -76,6 +76,8 @@ class CyclicalLR(LearningRateCallback):
         cycle = Cyclical(
             base_lr, max_lr, step_size, "triangular" if mode == "cosine" else mode, gamma
         )
+        if cycle.base_lr == cycle.max_lr:
+            refuse(self, "max_lr", f"> base_lr={base_lr!r}", max_lr)
         schedule: Schedule = cycle
         if mode == "cosine":
             if momentum is not None:
@@ -158,6 +160,8 @@ class OneCycleLR(LearningRateCallback):
                 )
             return OneCycle(max_lr, max(2, steps), pct_start, div_factor, final_div_factor)
 
+        if is_integer(total_steps) and total_steps == 1:
+            refuse(self, "total_steps", "an integer >= 2, or None for those of fit", total_steps)
         # Made once to refuse bad arguments here and not at the first step.
         OneCycle(
             max_lr,

@@ -53,5 +53,7 @@ class Constant:
         left = self.stop_after - 1 - observation.step
         if left > 0:
             return state, Decision(scale=1.0, next_step=observation.step + left)
+        if observation.epoch_end and left == -1:  # that step is done, and it was said before it
+            return state, Decision(scale=1.0, stop=True)
         reason = f"the {self.stop_after} steps that were asked for are done"
         return state, Decision(scale=1.0, rule="stop", reason=reason, stop=True)

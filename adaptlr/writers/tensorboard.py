@@ -113,6 +113,7 @@ class TensorBoardWriter:
                 self._write_end()
         finally:
             records, self._records = self._records, None
+            self._file = None  # a closed file cannot be copied, and its callback may be
             self._described, self._texts, self._sizes = False, (-1, []), {}
             records.close()
 
@@ -221,14 +222,20 @@ def _png(curve: Curve) -> dict[str, Any] | None:
 def _warn_of_another_run(log_dir: Path) -> None:
     """Looks for event files of other processes that are alive: the name holds the process."""
     for path in log_dir.glob("events.out.tfevents.*.adaptlr"):
-        process = int(path.name.split(".")[4])
-        if process != os.getpid() and _alive(process):
+        process = _process(path.name)
+        if process is not None and process != os.getpid() and _alive(process):
             warnings.warn(
                 f"another run (process {process}) writes into {log_dir} too, and TensorBoard will "
                 f"show the two as one; give each run a log_dir of its own",
                 stacklevel=2,
             )
             return
+
+
+def _process(name: str) -> int | None:
+    """The process in the name of an event file of ours; a stranger's may have anything there."""
+    part = name.split(".")[4]
+    return int(part) if part.isdecimal() else None
 
 
 def _alive(process: int) -> bool:
