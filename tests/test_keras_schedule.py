@@ -11,8 +11,8 @@ import pytest
 from conftest import one_weight, steps, weight
 
 import adaptlr
-from adaptlr.schedules import Constant, Cosine, Piecewise, Warmup
-from adaptlr.training.keras_schedule import Tabulated
+from adaptlr.schedules import Constant, Cosine, Joined, Piecewise, Scaled, Warmup
+from adaptlr.training.keras_schedule import Tabulated, tabulated
 
 SCHEDULE = Piecewise([2, 4], [1.0, 0.5, 0.25])
 
@@ -104,6 +104,17 @@ class TestTabulated:
         assert [rates(s) for s in steps] == pytest.approx(
             [float(theirs(s)) for s in steps], rel=1e-4, abs=1e-7
         )
+
+    def test_inside_others(self):
+        theirs = keras.optimizers.schedules.InverseTimeDecay(0.5, 10, 1.0)
+        schedule = Joined([Scaled(Warmup(theirs, 4), 2.0), Constant(0.1)], [15])
+        inner = tabulated(schedule)
+        assert isinstance(inner.schedules[0].schedule.schedule, Tabulated)
+        assert repr(inner) == repr(schedule)
+        assert [inner(step) for step in (0, 2, 4, 14, 15)] == pytest.approx(
+            [float(schedule(step)) for step in (0, 2, 4, 14, 15)]
+        )
+        assert tabulated(SCHEDULE) is SCHEDULE
 
     def test_calls_the_schedule_a_few_times(self):
         calls = []

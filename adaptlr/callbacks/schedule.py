@@ -6,14 +6,12 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import keras
-
 from adaptlr.callbacks.base import LearningRateCallback
 from adaptlr.callbacks.loop import Plan
 from adaptlr.controllers import Constant, Controller, Run
 from adaptlr.controllers.base import require_controller
 from adaptlr.controllers.divergence import guarded
-from adaptlr.training.keras_schedule import Tabulated
+from adaptlr.training.keras_schedule import tabulated
 from adaptlr.writers import Writer
 
 __all__ = ["ScheduleLR"]
@@ -70,8 +68,7 @@ class ScheduleLR(LearningRateCallback):
         if controller is not None:
             require_controller(self, "controller", controller)
 
-        theirs = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
-        rate = Tabulated(schedule) if theirs else schedule
+        rate = tabulated(schedule)
 
         def begin(run: Run) -> Callable[[int], float]:
             # Not at construction: a schedule of Keras would start the backend there, before the

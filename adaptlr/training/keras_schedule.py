@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import keras
@@ -12,7 +13,7 @@ from adaptlr import schedules
 from adaptlr._checks import require_integer
 from adaptlr.notation import parse, pasteable
 
-__all__ = ["KerasSchedule", "Tabulated"]
+__all__ = ["KerasSchedule", "Tabulated", "tabulated"]
 
 _BLOCK = 1 << 14
 _MOST_SINGLE = 128  # in a block; more take longer than the vector saves in a short run
@@ -85,6 +86,8 @@ class Tabulated:
 
     def __call__(self, step: int) -> float:
         """Returns the rate at `step`."""
+        if type(step) is not int:
+            return float(self._schedule(step))
         block, index = divmod(step, _BLOCK)
         if block not in self._blocks:
             self._blocks[block] = self._evaluated(block * _BLOCK)
@@ -128,6 +131,17 @@ class Tabulated:
         rates[places] = [float(self._schedule(first + int(place))) for place in places]
         rates[known] = singly
         return True
+
+
+def tabulated(schedule: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Tabulates a schedule of Keras, also inside one that warms up, scales or joins."""
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return Tabulated(schedule)
+    if isinstance(schedule, schedules.Warmup | schedules.Scaled):
+        return replace(schedule, schedule=tabulated(schedule.schedule))
+    if isinstance(schedule, schedules.Joined):
+        return replace(schedule, schedules=tuple(map(tabulated, schedule.schedules)))
+    return schedule
 
 
 def _from_text(schedule: Any) -> schedules.Schedule:
