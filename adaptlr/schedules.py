@@ -460,7 +460,10 @@ class CosineRestarts:
         restarts = math.floor(math.log1p(step / length * growth) / math.log1p(growth)) - 1
         restarts = max(restarts, 0)
         length *= self.t_mul**restarts
-        start = (length - self.first_decay_steps) / growth
+        if growth > 1e-6:
+            start = (length - self.first_decay_steps) / growth
+        else:  # nothing is left of that difference
+            start = self.first_decay_steps * math.expm1(restarts * math.log1p(growth)) / growth
         while step >= start + length:
             restarts, start, length = restarts + 1, start + length, length * self.t_mul
         return restarts, _progress(step - start, length)

@@ -294,13 +294,21 @@ def test_a_height_lies_between_0_and_1(pair, count, step):
 
 
 @settings(deadline=None)
-@given(numbers, counts, st.floats(1, 10), st.integers(0, 10**4))
+@given(numbers, counts, st.just(1.0) | st.floats(1.001, 10), st.integers(0, 10**4))
 def test_cosine_restarts_agree_with_a_walk(rate, first, t_mul, step):
     start, length, restarts = Fraction(0), Fraction(first), 0
     while step >= start + length:
         start, length, restarts = start + length, length * Fraction(t_mul), restarts + 1
     expected = rate * 0.5**restarts * (1 + math.cos(math.pi * (step - start) / length)) / 2
     assert CosineRestarts(rate, first, t_mul, 0.5)(step) == pytest.approx(expected, 1e-6, 1e-9)
+
+
+@pytest.mark.parametrize("more", [2.0**-52, 1e-12, 1e-7])
+def test_cosine_restarts_that_hardly_grow_agree_with_those_that_do_not(more):
+    growing, plain = CosineRestarts(1.0, 3, 1.0 + more, 0.5), CosineRestarts(1.0, 3, 1.0, 0.5)
+    for step in range(60):
+        if step % 3:  # at a restart the one is still before it, and the other is not
+            assert growing(step) == pytest.approx(plain(step), rel=1e-2)
 
 
 def test_schedules_are_frozen():
