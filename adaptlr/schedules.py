@@ -464,7 +464,7 @@ class CosineRestarts:
             start = (length - self.first_decay_steps) / growth
         else:  # nothing is left of that difference
             start = self.first_decay_steps * math.expm1(restarts * math.log1p(growth)) / growth
-        while step >= start + length:
+        while step - start >= length:  # a sum would round a length that is hardly longer away
             restarts, start, length = restarts + 1, start + length, length * self.t_mul
         return restarts, _progress(step - start, length)
 
