@@ -236,6 +236,11 @@ class TestFeedback:
         _, trace = drive(Feedback(), run, ramp(0.1), lambda epoch: max(0.5, 1 - epoch / 10))
         assert trace[-1][1].stop
 
+    def test_only_the_rates_of_the_cool_down_are_passed_through(self):
+        _, trace = drive(Feedback(), self.run, ramp(0.1), lambda epoch: 1.0 / (epoch + 1))
+        begin = next(step for step, d in trace if d.rule == "cool")
+        assert [d.passing for _, d in trace] == [step >= begin for step, _ in trace]
+
     def test_cooling_is_a_straight_line_to_zero(self):
         _, trace = drive(Feedback(), self.run, ramp(0.1), lambda epoch: 1.0 / (epoch + 1))
         begin = next(step for step, d in trace if d.rule == "cool")

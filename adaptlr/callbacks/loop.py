@@ -525,7 +525,7 @@ class ControlLoop:
         schedule = self._schedule
         if isinstance(schedule, Warmup) and self.step < schedule.warmup_steps:
             rate = self._decision.scale * self._scheduled(schedule.warmup_steps)
-        elif self._decision.exploring or _phase(self._state) in ("cool", "stopped"):
+        elif self._decision.exploring or self._decision.passing:
             return self._base
         return rate or self._base
 

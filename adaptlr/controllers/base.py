@@ -89,6 +89,7 @@ class Decision:
             point too, if that is not the end of an epoch; of the averaged weights, if any.
         exploring: The coming steps are an experiment that a restore will undo; if `fit` ends
             before, the callback undoes it then, and the optimizer has its own rate again.
+        passing: The rate is only passed through: a later `fit` does not begin from it.
         stop: End the training.
         curve: The range test behind this decision, for the log.
     """
@@ -104,6 +105,7 @@ class Decision:
     restart_average: bool = False
     measure: bool = False
     exploring: bool = False
+    passing: bool = False
     stop: bool = False
     curve: Curve | None = None
 

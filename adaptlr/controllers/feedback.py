@@ -177,9 +177,10 @@ class Feedback:
         ahead = state.monitor.record != record
         phases = {"warm": self._warm, "trial": self._trial, "hold": self._hold}
         state, decision = phases.get(state.phase, self._cool)(state, observation)
+        cooling = state.phase in ("cool", "stopped")
         # A raise that may be undone goes back to before itself, whatever has improved since.
         snapshot = decision.snapshot or (ahead and not state.trying)
-        return state, replace(decision, keep_best=ahead, snapshot=snapshot)
+        return state, replace(decision, keep_best=ahead, snapshot=snapshot, passing=cooling)
 
     def _watch(self, state: FeedbackState, observation: Observation) -> FeedbackState:
         """Takes in an epoch's metric, or its training loss as long as there was no metric."""
