@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import keras
@@ -35,7 +36,7 @@ def drive(callback, steps, first=0):
     ],
 )
 def test_a_long_run_grows_by_nothing(make):
-    """The hooks of a hundred thousand steps, a thousand control points among them."""
+    """The hooks of two hundred thousand steps, two thousand control points among them."""
     x, y = blobs()
     model, callback = classifier("sgd"), make()
     model.fit(x, y, verbose=0)
@@ -43,17 +44,18 @@ def test_a_long_run_grows_by_nothing(make):
     callback.set_params({"epochs": 1, "steps": None, "verbose": 0})
     callback.on_train_begin()
     callback.on_epoch_begin(0)
-    steps = 2_000 if isinstance(callback, adaptlr.CyclicalLR | adaptlr.ScheduleLR) else 100_000
+    steps = 1_000 if isinstance(callback, adaptlr.CyclicalLR | adaptlr.ScheduleLR) else 50_000
     tracemalloc.start()
-    drive(callback, 2_000)  # which fills what TensorFlow keeps of recent numbers
-    gc.collect()  # arrays of JAX are in circles
-    before = tracemalloc.get_traced_memory()[0]
-    drive(callback, steps, first=2_000)
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - before
+    sizes = []
+    for window in range(4):
+        drive(callback, steps, first=window * steps)
+        gc.collect()  # arrays of JAX are in circles
+        sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     callback.on_train_end()
-    assert grown < 20_000
+    # A number kept at each step is 32 bytes, and grows in every window; what TensorFlow keeps of
+    # recent numbers grows less from window to window.
+    assert min(after - before for before, after in pairwise(sizes)) < 16_000, sizes
 
 
 def test_an_average_and_a_snapshot_are_one_copy_each():
