@@ -328,10 +328,21 @@ class TestOneCycleLR:
             make()
 
 
-def test_training_stops_at_the_end_of_the_last_cycle():
+@pytest.mark.parametrize("epoch", [4, 5, 6, 11, 12, 13])
+def test_training_stops_at_the_end_of_the_last_cycle(epoch):
+    """Wherever an epoch ends: before it, with it, or one step before the last."""
     model, cycle = one_weight(), Cyclical(0.0, 1.0, 3)
     callback = adaptlr.CyclicalLR(0.0, 1.0, 3, cycles=2)
-    model.fit(**steps(5), epochs=10, callbacks=[callback])
+    model.fit(**steps(epoch), epochs=10, callbacks=[callback])
     assert weight(model) == pytest.approx(-sum(map(cycle, range(12))))
     assert [d.rule for d in callback.decisions] == ["start", "stop"]
     assert callback.decisions[-1].step == 11
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras runs one step at a time on PyTorch")
+@pytest.mark.parametrize("size", [2, 4, 5])
+def test_an_end_inside_several_steps_at_once_is_recorded_once(size):
+    model = one_weight(steps_per_execution=4)
+    callback = adaptlr.CyclicalLR(0.0, 1.0, size, cycles=1)
+    model.fit(**steps(8), epochs=4, callbacks=[callback])
+    assert [d.rule for d in callback.decisions] == ["start", "stop"]

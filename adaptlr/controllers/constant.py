@@ -12,7 +12,13 @@ __all__ = ["Constant", "ConstantState"]
 
 @dataclass(frozen=True)
 class ConstantState:
-    """Nothing to remember."""
+    """What has been said.
+
+    Attributes:
+        stopped: Whether the end of the training was asked for.
+    """
+
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Constant:
         require_integer(self, "stop_after", minimum=1, optional=True)
 
     def init(self, run: Run) -> ConstantState:
-        """Returns the empty state."""
+        """Returns the state in which nothing has been said."""
         return ConstantState()
 
     def update(
@@ -49,11 +55,15 @@ class Constant:
         """Answers scale 1, and stop at the last step."""
         if self.stop_after is None:
             return state, Decision(scale=1.0)
-        # Keras looks at the request after the next step, so that one is the last.
-        left = self.stop_after - 1 - observation.step
-        if left > 0:
-            return state, Decision(scale=1.0, next_step=observation.step + left)
-        if observation.epoch_end and left == -1:  # that step is done, and it was said before it
+        if state.stopped:
             return state, Decision(scale=1.0, stop=True)
+        # Inside an epoch Keras looks at the request after the next step, so that one is the last.
+        ahead = 0 if observation.epoch_end else 1
+        left = self.stop_after - ahead - observation.step
+        if left > 0:
+            # An epoch's end comes before the step that may be the last: ask again there.
+            asked = observation.step + left - (1 - ahead)
+            return state, Decision(scale=1.0, next_step=asked)
         reason = f"the {self.stop_after} steps that were asked for are done"
-        return state, Decision(scale=1.0, rule="stop", reason=reason, stop=True)
+        decision = Decision(scale=1.0, rule="stop", reason=reason, stop=True)
+        return ConstantState(stopped=True), decision
