@@ -17,7 +17,7 @@ from typing import Any
 __all__ = ["Array", "DamagedError", "Store", "plain", "read", "rebuild", "write"]
 
 _MAGIC = b"adaptlr state\n"
-_FORMAT = 1
+_FORMAT = 2
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 

@@ -232,7 +232,7 @@ def test_tables_end_where_nothing_changes_any_more(make, length, monkeypatch):
             lengths.append(len(arguments[4]))
             super().__init__(*arguments)
 
-    monkeypatch.setattr("adaptlr.callbacks.loop.InGraph", Table)
+    monkeypatch.setattr("adaptlr.callbacks.rates.InGraph", Table)
     one_weight(keras.optimizers.SGD(1.0, momentum=0.9)).fit(
         **steps(16), epochs=3, callbacks=[make()]
     )

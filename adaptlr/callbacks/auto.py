@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.callbacks.loop import Plan
+from adaptlr.callbacks.plan import Plan
 from adaptlr.controllers import Divergence, Feedback
 from adaptlr.monitor import Mode, Monitor
 from adaptlr.schedules import Constant

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import keras
 
 from adaptlr._checks import is_integer, refuse
-from adaptlr.callbacks.loop import ControlLoop, Plan
+from adaptlr.callbacks.loop import ControlLoop
+from adaptlr.callbacks.plan import Plan
 from adaptlr.checkpoint import Store, rebuild
 from adaptlr.controllers import Run
 from adaptlr.training.arrays import assign, misfit, to_arrays

@@ -12,7 +12,8 @@ import keras
 
 from adaptlr.callbacks.backup import Backup, Identity
 from adaptlr.callbacks.direction import metric_direction
-from adaptlr.callbacks.loop import ControlLoop, Plan
+from adaptlr.callbacks.loop import ControlLoop
+from adaptlr.callbacks.plan import Plan
 from adaptlr.controllers import Run
 from adaptlr.monitor import Direction
 from adaptlr.notation import pasteable

@@ -8,7 +8,7 @@ from typing import Literal
 
 from adaptlr._checks import is_integer, refuse
 from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.callbacks.loop import Plan
+from adaptlr.callbacks.plan import Plan
 from adaptlr.controllers import Constant, Run
 from adaptlr.controllers.divergence import guarded
 from adaptlr.schedules import CosineRestarts, Cyclical, CyclicalMomentum, OneCycle, Schedule

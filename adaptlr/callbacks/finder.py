@@ -13,7 +13,7 @@ import numpy as np
 
 from adaptlr import plotting
 from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.callbacks.loop import Plan
+from adaptlr.callbacks.plan import Plan
 from adaptlr.controllers import RangeFinder
 from adaptlr.monitor import Monitor
 from adaptlr.range_test import Curve, RangeTest

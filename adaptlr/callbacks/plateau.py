@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.callbacks.loop import Plan
+from adaptlr.callbacks.plan import Plan
 from adaptlr.controllers import Plateau, Run
 from adaptlr.controllers.divergence import guarded
 from adaptlr.monitor import Mode, Monitor, Threshold

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.callbacks.loop import Plan
+from adaptlr.callbacks.plan import Plan
 from adaptlr.controllers import Constant, Controller, Run
 from adaptlr.controllers.base import require_controller
 from adaptlr.controllers.divergence import guarded

@@ -11,7 +11,7 @@ import numpy as np
 
 __all__ = ["CarriedState", "attach", "forget"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class CarriedState(keras.losses.Loss):  # type: ignore[misc]

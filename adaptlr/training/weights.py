@@ -22,6 +22,7 @@ from adaptlr.training.variables import Cells, held, in_one_call, read, write
 __all__ = [
     "RunningAverage",
     "Snapshot",
+    "Snapshots",
     "finite_weights",
     "model_variables",
     "training_variables",
@@ -93,6 +94,55 @@ class Snapshot:
         """Becomes the snapshot that `save` has saved."""
         self._values = [to_numpy(array) for array in saved["values"]]
         self._random_state = load_random_state(saved["random"])
+
+
+class Snapshots:
+    """The last snapshot without NaN, and the one before: what there is to go back to.
+
+    Args:
+        leave: Ids of variables that a restore must not touch (the rates).
+    """
+
+    def __init__(self, leave: set[int]) -> None:
+        self._leave = leave
+        self._last: Snapshot | None = None
+        self._earlier: Snapshot | None = None
+
+    def __bool__(self) -> bool:
+        return self._last is not None
+
+    def keep(self, model: Any) -> None:
+        """Takes one of the present state, unless that is spoilt and there is a good one."""
+        # A loss is that of the step before: the last step may have made NaN of the weights unseen.
+        snapshot = Snapshot(model, self._leave)
+        if self._last is None or snapshot.finite:
+            self._earlier, self._last = self._last, snapshot
+
+    def restore(self, *, earlier: bool = False) -> bool:
+        """Goes back to the last, or if there is one to the one before; False without any."""
+        if earlier and self._earlier is not None:
+            self._last = self._earlier
+        if self._last is None:
+            return False
+        self._last.restore()
+        return True
+
+    def save(self) -> dict[str, Any]:
+        """Returns both as arrays for a file."""
+        both = {"last": self._last, "earlier": self._earlier}
+        return {name: None if one is None else one.save() for name, one in both.items()}
+
+    def load(self, saved: dict[str, Any], model: Any) -> None:
+        """Becomes the snapshots that `save` has saved, of a model alike."""
+        self._last = self._loaded(saved["last"], model)
+        self._earlier = self._loaded(saved["earlier"], model)
+
+    def _loaded(self, saved: dict[str, Any] | None, model: Any) -> Snapshot | None:
+        if saved is None:
+            return None
+        snapshot = Snapshot(model, self._leave)
+        snapshot.load(saved)
+        return snapshot
 
 
 class RunningAverage:
