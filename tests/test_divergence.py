@@ -10,7 +10,7 @@ import pytest
 from conftest import blobs, one_weight, steps, weight
 
 import adaptlr
-from adaptlr.controllers import Constant, Divergence, Feedback, Observation, Plateau, Run
+from adaptlr.controllers import Constant, Decision, Divergence, Feedback, Observation, Plateau, Run
 from adaptlr.schedules import Constant as Rate
 
 nan = math.nan
@@ -48,6 +48,19 @@ class TestDivergence:
         assert f"the training loss became {loss}" in decision.reason
         state, decision = guard.update(state, Observation(9, 0, loss=1.0))
         assert (decision.restore, decision.scale) == (False, 0.5)  # the cut stays
+
+    @pytest.mark.parametrize("passing", [False, True])
+    def test_a_rate_that_was_only_passed_through_stays_one(self, passing):
+        """What a later fit begins from is none of a cool-down, cut or not."""
+
+        class Cooling(Constant):
+            def update(self, state, observation):
+                return state, Decision(scale=0.1, passing=passing)
+
+        guard = Divergence(Cooling())
+        state, _ = guard.update(guard.init(Run(1.0)), Observation(0, 0))
+        _, decision = guard.update(state, Observation(5, 0, loss=nan))
+        assert (decision.rule, decision.passing) == ("diverged", passing)
 
     def test_a_monitored_nan_counts_too(self):
         guard, state = self.start()

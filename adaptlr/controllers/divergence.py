@@ -27,6 +27,7 @@ class DivergenceState:
     scale: float = 1.0
     cut: float = 1.0
     exploring: bool = False
+    passing: bool = False  # the rate is one that is only passed through
     measured: bool = False  # the monitored metric was a number once
     start: float | None = None  # the first training loss, or the mean of the first in a probe
     seen: int = 0  # losses in it
@@ -137,7 +138,13 @@ class Divergence:
         state, decision = self._release(replace(state, inner=inner), decision)
         decision = replace(decision, scale=decision.scale * state.cut)
         state, decision = self._keep(state, decision, observation)
-        return replace(state, exploring=decision.exploring, scale=decision.scale), decision
+        state = replace(
+            state,
+            exploring=decision.exploring,
+            passing=decision.passing,
+            scale=decision.scale,
+        )
+        return state, decision
 
     def _symptom(self, state: DivergenceState, observation: Observation) -> str | None:
         loss, monitored = observation.loss, observation.monitored
@@ -189,6 +196,7 @@ class Divergence:
             earlier=again,
             restart_average=True,
             stop=stop,
+            passing=state.passing,
         )
 
     def _well(self, state: DivergenceState, observation: Observation) -> DivergenceState:
