@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 
 import keras
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# A slow machine is no fault of the code. In CI every run draws the same examples, so that it says
+# something about the change; elsewhere each run draws new ones.
+settings.register_profile("adaptlr", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("adaptlr")
 
 needs_multi_optimizer = pytest.mark.skipif(
     not hasattr(keras.optimizers, "OptimizerMap"),

@@ -476,7 +476,7 @@ observations = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(observations, max_size=60),
     st.sampled_from(

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptlr import schedules
@@ -257,7 +257,6 @@ def bounded_schedules(draw):
     )
 
 
-@settings(deadline=None)
 @given(bounded_schedules(), steps)
 def test_every_step_has_a_finite_rate_within_the_bounds(bounded, step):
     schedule, low, high = bounded
@@ -266,7 +265,6 @@ def test_every_step_has_a_finite_rate_within_the_bounds(bounded, step):
     assert low * (1 - 1e-12) <= rate <= high * (1 + 1e-12)
 
 
-@settings(deadline=None)
 @given(bounded_schedules())
 def test_a_schedule_prints_as_the_call_that_builds_it(bounded):
     schedule, _, _ = bounded
@@ -274,7 +272,6 @@ def test_a_schedule_prints_as_the_call_that_builds_it(bounded):
     assert eval(repr(schedule), vars(schedules)) == schedule
 
 
-@settings(deadline=None)
 @given(bounded_schedules())
 def test_equal_arguments_make_equal_schedules(bounded):
     schedule, _, _ = bounded
@@ -285,7 +282,6 @@ def test_equal_arguments_make_equal_schedules(bounded):
     assert Scaled(schedule, 2) != Scaled(schedule, 3)
 
 
-@settings(deadline=None)
 @given(bounds, counts, steps)
 def test_a_height_lies_between_0_and_1(pair, count, step):
     low, high = pair
@@ -293,7 +289,6 @@ def test_a_height_lies_between_0_and_1(pair, count, step):
     assert 0 <= OneCycle(high, count).height(step) <= 1
 
 
-@settings(deadline=None)
 @given(numbers, counts, st.floats(1, 10), st.integers(0, 10**4))
 def test_cosine_restarts_agree_with_a_walk(rate, first, t_mul, step):
     start, length, restarts = Fraction(0), Fraction(first), 0

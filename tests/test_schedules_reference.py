@@ -103,7 +103,7 @@ def same(values):
     return pytest.approx(values, rel=1e-9, abs=1e-12)
 
 
-few = settings(deadline=None, max_examples=25)
+few = settings(max_examples=25)
 rates = st.floats(1e-5, 10.0)
 factors = st.floats(0.05, 1.0)
 counts = st.integers(1, 15)

@@ -158,7 +158,7 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_any_history(name):
     machine = type("Machine", (Machine,), {"name": name}).TestCase
-    machine.settings = settings(max_examples=EXAMPLES, stateful_step_count=20, deadline=None)
+    machine.settings = settings(max_examples=EXAMPLES, stateful_step_count=20)
     machine("runTest").runTest()
 
 
