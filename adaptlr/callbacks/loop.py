@@ -105,6 +105,7 @@ class ControlLoop:
             direction=direction,
             measurable=self._held_out.measurable,
             optimizer_momentum=rate.velocity(),
+            steps_per_execution=self._execution(),
         )
         if saved is not None:
             self._run = Run(**saved["run"])

@@ -25,6 +25,8 @@ class Run:
         measurable: Whether a decision with `measure` gets its measurement.
         optimizer_momentum: Of an optimizer whose velocity holds the rates of earlier steps (SGD,
             RMSprop), in [0, 1); 0 for others.
+        steps_per_execution: Steps that Keras trains in one call, between which nothing can be
+            decided.
     """
 
     learning_rate: float
@@ -34,6 +36,7 @@ class Run:
     direction: Direction = "min"
     measurable: bool = False
     optimizer_momentum: float = 0.0
+    steps_per_execution: int = 1
 
     @property
     def last_step(self) -> int | None:

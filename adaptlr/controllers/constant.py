@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from adaptlr._checks import require_integer
 from adaptlr.controllers.base import Decision, Observation, Run
@@ -12,12 +12,14 @@ __all__ = ["Constant", "ConstantState"]
 
 @dataclass(frozen=True)
 class ConstantState:
-    """What has been said.
+    """What is known of the run, and what has been said.
 
     Attributes:
+        execution: Steps that Keras trains in one call.
         stopped: Whether the end of the training was asked for.
     """
 
+    execution: int = 1
     stopped: bool = False
 
 
@@ -47,7 +49,7 @@ class Constant:
 
     def init(self, run: Run) -> ConstantState:
         """Returns the state in which nothing has been said."""
-        return ConstantState()
+        return ConstantState(run.steps_per_execution)
 
     def update(
         self, state: ConstantState, observation: Observation
@@ -57,13 +59,10 @@ class Constant:
             return state, Decision(scale=1.0)
         if state.stopped:
             return state, Decision(scale=1.0, stop=True)
-        # Inside an epoch Keras looks at the request after the next step, so that one is the last.
-        ahead = 0 if observation.epoch_end else 1
-        left = self.stop_after - ahead - observation.step
-        if left > 0:
-            # An epoch's end comes before the step that may be the last: ask again there.
-            asked = observation.step + left - (1 - ahead)
-            return state, Decision(scale=1.0, next_step=asked)
+        # Inside an epoch Keras looks at the request after the next call, so that one is the last.
+        last_call = self.stop_after - state.execution
+        if observation.step < (self.stop_after if observation.epoch_end else last_call):
+            return state, Decision(scale=1.0, next_step=max(observation.step, last_call))
         reason = f"the {self.stop_after} steps that were asked for are done"
         decision = Decision(scale=1.0, rule="stop", reason=reason, stop=True)
-        return ConstantState(stopped=True), decision
+        return replace(state, stopped=True), decision
