@@ -41,6 +41,18 @@ def test_constant_never_moves():
     assert scales(Constant(), [1, nan, math.inf]) == [1, 1, 1]
 
 
+def test_constant_asks_for_the_last_step_only_when_it_is_near():
+    """A request that lies far ahead would take the guard's control points away."""
+    constant = Constant(stop_after=250)
+    state = constant.init(Run(0.1, steps_per_epoch=100, epochs=9))
+    asked = {
+        step: constant.update(state, Observation(step, step // 100))[1].next_step
+        for step in (0, 230, 239, 240, 248)
+    }
+    assert asked == {0: None, 230: None, 239: None, 240: 249, 248: 249}
+    assert constant.update(state, Observation(249, 2))[1].stop
+
+
 class TestPlateau:
     def test_cuts_after_patience(self):
         assert scales(Plateau(patience=2, factor=0.5), [1, 1, 1, 1, 1]) == [1, 1, 0.5, 0.5, 0.25]

@@ -340,10 +340,16 @@ def test_training_stops_at_the_end_of_the_last_cycle(epoch):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras runs one step at a time on PyTorch")
-@pytest.mark.parametrize(("size", "trained"), [(2, 4), (3, 8), (4, 8), (5, 12), (6, 12), (7, 16)])
-def test_an_end_inside_several_steps_at_once_is_recorded_once(size, trained):
-    model = one_weight(steps_per_execution=4)
+@pytest.mark.parametrize("execution", [2, 4, 7, 8])
+@pytest.mark.parametrize("epoch", [4, 6, 8, 10, 11])
+@pytest.mark.parametrize("size", [1, 3, 4, 6, 7])
+def test_an_end_inside_several_steps_at_once_is_recorded_once(size, epoch, execution):
+    """Calls of Keras begin anew with each epoch; the one that holds the last step is the last."""
+    model = one_weight(steps_per_execution=execution)
     callback = adaptlr.CyclicalLR(0.0, 1.0, size, cycles=1)
-    model.fit(**steps(8), epochs=4, callbacks=[callback])
-    assert int(model.optimizer.iterations) == trained
+    model.fit(**steps(epoch), epochs=5, callbacks=[callback])
+    whole, rest = divmod(2 * size, epoch)
+    calls = -(-rest // execution)
+    expected = whole * epoch + min(calls * execution, epoch)
+    assert int(model.optimizer.iterations) == expected
     assert [d.rule for d in callback.decisions] == ["start", "stop"]

@@ -15,7 +15,7 @@ __all__ = ["HeldOut"]
 
 
 class HeldOut:
-    """Knows the monitored metric, and the averaged weights that it is measured with.
+    """Measures the monitored metric, with the averaged weights where it is given them.
 
     Args:
         plan: Where monitor and held-out data come from.

@@ -105,7 +105,6 @@ class ControlLoop:
             direction=direction,
             measurable=self._held_out.measurable,
             optimizer_momentum=rate.velocity(),
-            steps_per_execution=self._execution(),
         )
         if saved is not None:
             self._run = Run(**saved["run"])
@@ -327,7 +326,14 @@ class ControlLoop:
         sound = not look or finite_weights(self._synced_model())
         rates, scale = self._rates, self._decision.scale
         observation = Observation(
-            step, self._epoch, epoch_end, rates.written, loss, monitored, sound
+            step,
+            self._epoch,
+            epoch_end,
+            rates.written,
+            loss,
+            monitored,
+            sound,
+            step if epoch_end else self._steps.coming(self._execution()),
         )
         self._state, decision = self._plan.controller.update(self._state, observation)
         self._decision = decision

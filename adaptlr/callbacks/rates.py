@@ -147,7 +147,7 @@ class Rates:
         schedule, stop = self._schedule, self._plan.stop_after
         ends = [self._run.last_step]
         if stop is not None:  # it is looked at between executions
-            ends.append(stop + self._run.steps_per_execution)
+            ends.append(stop + int(self._synced_model().steps_per_execution or 1))
         if isinstance(schedule, OneCycle):
             ends.append(schedule.total_steps)
         if isinstance(schedule, Cosine | Linear):

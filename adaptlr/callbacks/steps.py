@@ -33,6 +33,11 @@ class StepCounter:
         """Notes that a batch of the epoch, or several from it on, are about to be trained."""
         self.done = self._begun = self.epoch_start + batch
 
+    def coming(self, execution: int) -> int:
+        """Steps that will be done after the next call, which an epoch's end may cut short."""
+        step, steps = self.done + execution, self._epoch_steps
+        return step if steps is None else min(step, self.epoch_start + steps)
+
     def last_begun(self, execution: int) -> bool:
         """Whether the last batch of the epoch has begun, as far as that is known."""
         steps = self._epoch_steps

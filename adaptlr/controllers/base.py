@@ -25,8 +25,6 @@ class Run:
         measurable: Whether a decision with `measure` gets its measurement.
         optimizer_momentum: Of an optimizer whose velocity holds the rates of earlier steps (SGD,
             RMSprop), in [0, 1); 0 for others.
-        steps_per_execution: Steps that Keras trains in one call, between which nothing can be
-            decided.
     """
 
     learning_rate: float
@@ -36,7 +34,6 @@ class Run:
     direction: Direction = "min"
     measurable: bool = False
     optimizer_momentum: float = 0.0
-    steps_per_execution: int = 1
 
     @property
     def last_step(self) -> int | None:
@@ -63,6 +60,8 @@ class Observation:
         loss: Mean training loss over the steps since the last control point, un-averaged.
         monitored: Value of the monitored metric, at control points where it was measured.
         sound: False if the weights hold NaN or infinities; looked at where an epoch ends.
+        coming: Steps that will be done when Keras next looks at a request to stop: `step` where an
+            epoch ends, else one more, or several with `steps_per_execution`.
     """
 
     step: int
@@ -72,6 +71,7 @@ class Observation:
     loss: float | None = None
     monitored: float | None = None
     sound: bool = True
+    coming: int | None = None
 
 
 @dataclass(frozen=True)

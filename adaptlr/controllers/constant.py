@@ -15,11 +15,11 @@ class ConstantState:
     """What is known of the run, and what has been said.
 
     Attributes:
-        execution: Steps that Keras trains in one call.
+        epoch_steps: Steps in an epoch; a thousand stand for an unknown number.
         stopped: Whether the end of the training was asked for.
     """
 
-    execution: int = 1
+    epoch_steps: int = 1000
     stopped: bool = False
 
 
@@ -49,7 +49,7 @@ class Constant:
 
     def init(self, run: Run) -> ConstantState:
         """Returns the state in which nothing has been said."""
-        return ConstantState(run.steps_per_execution)
+        return ConstantState(run.steps_per_epoch or 1000)
 
     def update(
         self, state: ConstantState, observation: Observation
@@ -59,10 +59,16 @@ class Constant:
             return state, Decision(scale=1.0)
         if state.stopped:
             return state, Decision(scale=1.0, stop=True)
-        # Inside an epoch Keras looks at the request after the next call, so that one is the last.
-        last_call = self.stop_after - state.execution
-        if observation.step < (self.stop_after if observation.epoch_end else last_call):
-            return state, Decision(scale=1.0, next_step=max(observation.step, last_call))
+        step = observation.step
+        coming = step + 1 if observation.coming is None else observation.coming
+        if observation.epoch_end and step < self.stop_after:
+            near = self.stop_after - step <= state.epoch_steps
+            return state, Decision(scale=1.0, next_step=step if near else None)
+        if coming < self.stop_after:
+            # The call that ends there begins no earlier than this.
+            due = max(step + 1, self.stop_after - (coming - step))
+            near = due - step < max(1, state.epoch_steps // 10)
+            return state, Decision(scale=1.0, next_step=due if near else None)
         reason = f"the {self.stop_after} steps that were asked for are done"
         decision = Decision(scale=1.0, rule="stop", reason=reason, stop=True)
         return replace(state, stopped=True), decision

@@ -97,7 +97,7 @@ class Snapshot:
 
 
 class Snapshots:
-    """The last snapshot without NaN, and the one before: what there is to go back to.
+    """The last snapshot without NaN, or the first, and the one before: what to go back to.
 
     Args:
         leave: Ids of variables that a restore must not touch (the rates).
