@@ -36,7 +36,8 @@ class CyclicalLR(LearningRateCallback):
         momentum: Bounds `(high, low)` of the momentum (`beta_1` of Adam and its kin), cycled
             inversely to the rate as PyTorch does, or None to leave it alone.
         cycles: Number of cycles after whose end, where the rate is lowest, the training stops, or
-            None to leave the end to `fit`.
+            None to leave the end to `fit`. With `steps_per_execution` the call that holds the last
+            step is the last; data of unknown length may end a step early.
         log_dir: Directory for TensorBoard event files, or None.
         backup_dir: Directory in which the run is saved while it trains. After an interruption the
             same call of `fit` continues it from there. None saves nothing.
