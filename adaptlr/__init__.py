@@ -7,15 +7,15 @@ if TYPE_CHECKING:
     from adaptlr import (
         batch_size,
         controllers,
+        groups,
         plotting,
         recording,
         replay,
         schedules,
         writers,
     )
+    from adaptlr.bridge.keras_schedule import KerasSchedule
     from adaptlr.callbacks import AutoLR, CyclicalLR, LRFinder, OneCycleLR, PlateauLR, ScheduleLR
-    from adaptlr.training import groups
-    from adaptlr.training.keras_schedule import KerasSchedule
 
 __version__ = "0.1.0"
 
@@ -44,9 +44,9 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "KerasSchedule":
-        return import_module("adaptlr.training.keras_schedule").KerasSchedule
+        return import_module("adaptlr.bridge.keras_schedule").KerasSchedule
     if name == "groups":
-        return import_module("adaptlr.training.groups")
+        return import_module("adaptlr.groups")
     if name[0].isupper():
         return getattr(import_module("adaptlr.callbacks"), name)
     return import_module(f"adaptlr.{name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Literal
 
-from adaptlr._checks import require_choice, require_integer, require_number
+from adaptlr._arguments import require_choice, require_integer, require_number
 
 __all__ = ["scale_learning_rate"]
 

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from adaptlr._checks import refuse, require_choice, require_name, require_number
+from adaptlr._arguments import refuse, require_choice, require_name, require_number
 
 __all__ = [
     "Direction",

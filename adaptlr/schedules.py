@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, NoReturn, Protocol
 
-from adaptlr._checks import require_choice, require_integer, require_number
+from adaptlr._arguments import require_choice, require_integer, require_number
 
 __all__ = [
     "Constant",

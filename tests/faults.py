@@ -29,7 +29,7 @@ class Faults:
 
 class _File:
     def __init__(self, file, faults):
-        self.file, self.fileno = file, file.fileno
+        self.file, self.fileno, self.read = file, file.fileno, file.read
         self.write, self.flush = faults.faulty(file.write), faults.faulty(file.flush)
 
     def __enter__(self):

@@ -6,18 +6,15 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.callbacks.plan import Plan
+from adaptlr._arguments import refuse, speaking_for
+from adaptlr.callbacks.base import LearningRateCallback, arguments_of
 from adaptlr.controllers import Divergence, Feedback
+from adaptlr.loop.plan import Plan, whatever_the_run
 from adaptlr.monitor import Mode, Monitor
 from adaptlr.schedules import Constant
 from adaptlr.writers import Writer
 
 __all__ = ["AutoLR"]
-
-
-# Decisions after which a rate stays, until the next of them or the cool-down.
-_SETTLING = ("unprobed", "settle", "warm", "raise", "keep", "undo", "diverged", "released")
 
 
 class AutoLR(LearningRateCallback):
@@ -72,36 +69,30 @@ class AutoLR(LearningRateCallback):
         backup_freq: int | Literal["epoch"] = "epoch",
         writers: Sequence[Writer] = (),
     ) -> None:
+        given = arguments_of(AutoLR, locals())
         if horizon not in ("auto", None):
-            raise ValueError(
-                f"AutoLR(horizon=...) must be 'auto' (the epochs given to fit) or None (a plateau "
-                f"ends the training). Received: horizon={horizon!r}"
-            )
+            rule = "'auto' (the epochs given to fit) or None (a plateau ends the training)"
+            refuse(self, "horizon", rule, horizon)
         if isinstance(validation_data, Iterator):
-            raise ValueError(
-                f"AutoLR(validation_data=...) must be data that can be read again and again: "
-                f"arrays (x, y), a tf.data.Dataset, a keras.utils.PyDataset or a DataLoader. "
-                f"Received an iterator, which can be read once: {validation_data!r}"
+            rule = (
+                "data that can be read again and again: arrays (x, y), a tf.data.Dataset, a "
+                "keras.utils.PyDataset or a DataLoader. An iterator can be read once"
             )
-        feedback = Feedback(Monitor(monitor, mode, min_delta=0.5, threshold="noise"))
-        super().__init__(
-            Plan(
-                Divergence(feedback),
-                schedule=lambda run: Constant(1.0),  # the scale is the rate itself
-                averaging=True,
-                validation_data=validation_data,
-                known_horizon=horizon == "auto",
-            ),
-            locals(),
-            log_dir=log_dir,
-            backup_dir=backup_dir,
-            backup_freq=backup_freq,
-            writers=writers,
-            verbose=verbose,
+            refuse(self, "validation_data", rule, validation_data)
+        with speaking_for(self, name="monitor"):
+            self._feedback = Feedback(Monitor(monitor, mode, min_delta=0.5, threshold="noise"))
+        plan = Plan(
+            Divergence(self._feedback),
+            schedule=whatever_the_run(Constant(1.0)),  # the scale is the rate itself
+            averaging=True,
+            validation_data=validation_data,
+            known_horizon=horizon == "auto",
         )
+        super().__init__(plan, given)
 
     @property
     def learning_rate(self) -> float | None:
         """The rate it settled on in the last `fit`, or None before that."""
-        settled = [r for r in self.decisions if r.rule in _SETTLING]
-        return settled[-1].learning_rate if settled else None
+        state = self._state if self._loop is None else self._loop.state
+        held = None if state is None else self._feedback.held(state.inner)
+        return None if held is None else held * state.cut

@@ -1,91 +1,111 @@
-"""The one owner of the rate, as Keras sees it: hooks in, a control loop behind."""
+"""The one owner of the rate, as Keras sees it: hooks in, a loop behind."""
 
 from __future__ import annotations
 
+import copy
 import inspect
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
-from adaptlr.callbacks.backup import Backup, Identity
-from adaptlr.callbacks.direction import metric_direction
-from adaptlr.callbacks.loop import ControlLoop
-from adaptlr.callbacks.plan import Plan
+from adaptlr._arguments import is_integer, refuse
+from adaptlr._notation import pasteable
+from adaptlr.bridge.carried_state import CarriedState, attach
+from adaptlr.bridge.distributed import is_alone, is_chief, require_supported
+from adaptlr.bridge.fit import on_exception, other_callbacks
+from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.controllers import Run
+from adaptlr.loop.backup import Backup, Identity
+from adaptlr.loop.direction import metric_direction
+from adaptlr.loop.log import Log
+from adaptlr.loop.loop import Fit, Loop
+from adaptlr.loop.plan import Plan
 from adaptlr.monitor import Direction
-from adaptlr.notation import pasteable
-from adaptlr.training.carried_state import CarriedState, attach
-from adaptlr.training.distributed import is_alone, is_chief, require_supported
-from adaptlr.training.fit import on_exception, other_callbacks
-from adaptlr.training.optimizer import OptimizerRate
-from adaptlr.writers import MultiWriter, Record, TensorBoardWriter, Writer
+from adaptlr.writers import MultiWriter, Record, TensorBoardWriter
 from adaptlr.writers.base import require_writers
 
-__all__ = ["LearningRateCallback"]
+__all__ = ["LearningRateCallback", "arguments_of"]
 
 # Arguments that say where to log or what to measure on, and nothing about the training.
 _NOT_COMPARED = ("validation_data", "log_dir", "writers", "verbose", "backup_dir", "backup_freq")
-_FORGET = "Configure the callback as it was, or call adaptlr.training.carried_state.forget(model)."
+_FORGET = "Configure the callback as it was, or call adaptlr.bridge.carried_state.forget(model)."
+# Attributes that are bound to one fit or one model, and no part of a copy.
+_BOUND = ("_model", "params", "_loop", "_unguard", "_backup", "_carried", "_rate", "_identity")
 
 
 class LearningRateCallback(keras.callbacks.Callback):
     """Sets `rate = schedule(step) * scale`, where a controller decides the scale.
 
     This class is not used directly; the public callbacks are ways to construct it. All that is
-    bound to one `fit` lives in a `ControlLoop`, made anew each time, so a callback can be used
-    again.
+    bound to one `fit` lives in a `Loop`, made anew each time, so a callback can be used again. A
+    copy, or what was pickled, has the configuration and the decisions, and is bound to no model.
 
     Rates are set in `on_train_batch_begin`, which Keras calls in order and on the main thread even
     where a callback is passed bare instead of in a list. The hook at the end of batches only
     counts and is declared safe for threads, so that Keras goes on reading metrics off the main
     thread on JAX and PyTorch.
 
+    Each hook that has something to do reaches the model through `self.model`, which on JAX brings
+    the variables up to date, and the loop behind it need not know of that.
+
     Args:
         plan: The open loop, the closed loop, and what surrounds them.
-        arguments: At least the arguments that the public callback was constructed with, by name.
-        log_dir: Directory for TensorBoard event files, or None.
-        writers: More places to log to.
-        verbose: 1 prints each decision, 0 none.
-        backup_dir: Directory to save the run in and to continue it from, or None.
-        backup_freq: `"epoch"` saves after each epoch, a number n after each n steps.
+        arguments: What the public callback was given, by name (see `arguments_of`).
     """
 
     async_safe = True
 
-    def __init__(
-        self,
-        plan: Plan,
-        arguments: Mapping[str, Any],
-        *,
-        log_dir: str | os.PathLike[str] | None,
-        writers: Sequence[Writer],
-        verbose: int,
-        backup_dir: str | os.PathLike[str] | None = None,
-        backup_freq: int | Literal["epoch"] = "epoch",
-    ) -> None:
+    def __init__(self, plan: Plan, arguments: Mapping[str, tuple[Any, Any]]) -> None:
         super().__init__()
         self.decisions: list[Record] = []
         self._plan = plan
-        names = inspect.signature(type(self)).parameters
-        self._arguments = {name: arguments[name] for name in names}
-        listed = require_writers(self, writers)
+        self._arguments = {name: value for name, (value, _) in arguments.items()}
+        self._defaults = {name: default for name, (_, default) in arguments.items()}
+        listed = require_writers(self, self._arguments["writers"])
+        log_dir = self._arguments["log_dir"]
         self._writers = [*listed, *([] if log_dir is None else [TensorBoardWriter(log_dir)])]
-        self._verbose = verbose
-        self._loop: ControlLoop | None = None
+        self._verbose = self._arguments["verbose"]
+        if not (isinstance(self._verbose, bool) or is_integer(self._verbose)):
+            refuse(self, "verbose", "0 or 1", self._verbose)
         self._state: Any = None  # of the controller, after `fit`
+        self._unbind()
+
+    def _unbind(self) -> None:
+        self._model: Any = None
+        self.params: Any = {}  # of a callback that is driven by hand
+        self._loop: Loop | None = None
         self._unguard: Callable[[], None] = _nothing
-        self._backup = None if backup_dir is None else Backup(self, backup_dir, backup_freq)
+        directory = self._arguments.get("backup_dir")
+        self._backup: Backup | None = None
+        if directory is not None:
+            self._backup = Backup(self, directory, self._arguments["backup_freq"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in _BOUND}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._unbind()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LearningRateCallback:
+        data = self._plan.validation_data
+        memo[id(data)] = data  # a dataset cannot be copied, and need not be
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return twin
 
     def __repr__(self) -> str:
         given = []
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            text, default = pasteable(self._arguments[name]), parameter.default
-            if default is parameter.empty or text != pasteable(default):
+        for name, default in self._defaults.items():
+            text = pasteable(self._arguments[name])
+            if default is inspect.Parameter.empty or text != pasteable(default):
                 given.append(f"{name}={text}")
         return f"{type(self).__name__}({', '.join(given)})"
+
+    # --- hooks of Keras ---------------------------------------------------------------------
 
     def set_model(self, model: Any) -> None:
         """Lets files of the model's weights carry the controller's state."""
@@ -111,15 +131,16 @@ class LearningRateCallback(keras.callbacks.Callback):
                     f"{type(self).__name__}(backup_dir=...) saves the state of one process, and "
                     f"several train this model: save a checkpoint on rank 0, and leave it out."
                 )
-            self._backup.begin(self._identity, self.model, self.params["epochs"])
+            self._backup.begin(self._identity, self.model, self.params.get("epochs"))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Begins at the first epoch, when other callbacks have restored what they restore."""
+        model = self.model
         if self._loop is None:
             self._loop = self._start(epoch)
             if self._plan.averaging:
-                self._unguard = on_exception(self, self._loop.abandon)
-        if self._backup is None or self._backup.begin_epoch(self.model):
+                self._unguard = on_exception(self, self._abandon)
+        if self._backup is None or self._backup.begin_epoch(model):
             self._loop.begin_epoch(epoch)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -131,6 +152,7 @@ class LearningRateCallback(keras.callbacks.Callback):
         if backup is not None and backup.due(loop.step):
             backup.save(loop, self.model, self.decisions, self._writers, batch=batch)
         if due:
+            self._sync()
             loop.act()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -141,18 +163,19 @@ class LearningRateCallback(keras.callbacks.Callback):
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Lets `fit` validate the averaged weights, if they are averaged."""
         if self._loop is not None:
+            self._sync()
             self._loop.begin_validation()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Closes the epoch with a control point that has seen the monitored metric."""
-        if self._loop is not None:
-            if self._backup is not None:
-                self._backup.end_epoch()
-            self._loop.end_epoch({} if logs is None else logs)
-            if self._backup is not None:
-                self._backup.save(
-                    self._loop, self.model, self.decisions, self._writers, batch=None
-                )
+        model, loop, backup = self.model, self._loop, self._backup
+        if loop is None:
+            return
+        if backup is not None:
+            backup.end_epoch()
+        loop.end_epoch({} if logs is None else logs)
+        if backup is not None:
+            backup.save(loop, model, self.decisions, self._writers, batch=None)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Leaves the best averaged weights in the model, if any, and closes the log."""
@@ -177,20 +200,31 @@ class LearningRateCallback(keras.callbacks.Callback):
         """
         self._end(interrupted=True)
 
+    # --- begin and end ----------------------------------------------------------------------
+
     def _end(self, *, interrupted: bool) -> None:
-        if self._backup is not None and self._backup.pending and not interrupted:
+        model, backup = self.model, self._backup
+        if backup is not None and backup.pending and not interrupted:
             # The process had been killed between its last epoch and here.
-            self._loop = self._start(self._backup.epoch)
-            self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
+            self._loop = self._start(backup.epoch)
+            model.optimizer.finalize_variable_values(model.trainable_weights)
         loop, self._loop = self._loop, None
         self._unguard()
         if loop is not None:
             loop.finish(interrupted=interrupted)
             self._state = loop.state
-        if self._backup is not None and not interrupted:
-            self._backup.end()
+        if backup is not None and not interrupted:
+            backup.end()
 
-    def _start(self, epoch: int) -> ControlLoop:
+    def _sync(self) -> None:
+        _ = self.model  # whose getter brings the variables up to date, where they are not
+
+    def _abandon(self) -> None:
+        if self._loop is not None:
+            self._sync()
+            self._loop.abandon()
+
+    def _start(self, epoch: int) -> Loop:
         saved = None
         if self._backup is not None:
             saved = self._backup.restore(self.model, epoch, self._writers)
@@ -200,21 +234,19 @@ class LearningRateCallback(keras.callbacks.Callback):
                 self._identity.require(saved, "the state loaded with the weights", _FORGET)
         if saved is not None:
             self.decisions += [Record.load(record) for record in saved["decisions"]]
-        return ControlLoop(
-            self._plan,
+        fit = Fit(
             owner=type(self).__name__,
-            synced_model=lambda: self.model,
+            model=self.model,
             rate=self._rate,
             direction=self._direction,
             epoch=epoch,
             epochs=self.params.get("epochs"),
             epoch_steps=self.params.get("steps"),
-            hyperparameters=self._hyperparameters(),
-            writer=MultiWriter(self._writers if is_chief() else []),
-            announce=self._announce,
             others=lambda: other_callbacks(self),
-            saved=saved,
         )
+        writer = MultiWriter(self._writers if is_chief() else [])
+        log = Log(writer, self._announce, self._hyperparameters())
+        return Loop(self._plan, fit, log, saved)
 
     def _carry(self) -> dict[str, Any] | None:
         """What weights that are saved now should carry; an experiment is not to be continued."""
@@ -248,6 +280,19 @@ class LearningRateCallback(keras.callbacks.Callback):
                 f"{record.learning_rate:.4g}: {record.rule}: {record.reason}",
                 flush=True,
             )
+
+
+def arguments_of(
+    callback: type[LearningRateCallback], values: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Returns value and default of each argument of a callback, by name.
+
+    Args:
+        callback: The class whose `__init__` asks; a subclass of it may have one of its own.
+        values: `locals()` at the begin of that `__init__`, or a superset.
+    """
+    parameters = inspect.signature(callback).parameters
+    return {name: (values[name], p.default) for name, p in parameters.items()}
 
 
 def _plain(value: Any) -> Any:

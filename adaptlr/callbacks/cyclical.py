@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Literal
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
 
-from adaptlr._checks import is_integer, refuse
-from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.callbacks.plan import Plan
+from adaptlr._arguments import is_integer, refuse, speaking_for
+from adaptlr.callbacks.base import LearningRateCallback, arguments_of
 from adaptlr.controllers import Constant, Run
-from adaptlr.controllers.divergence import guarded
+from adaptlr.controllers.guard import guarded
+from adaptlr.loop.plan import Plan, whatever_the_run
 from adaptlr.schedules import CosineRestarts, Cyclical, CyclicalMomentum, OneCycle, Schedule
 from adaptlr.writers import Writer
 
@@ -35,9 +37,6 @@ class CyclicalLR(LearningRateCallback):
         gamma: Factor of `"exp_range"`, in (0, 1].
         momentum: Bounds `(high, low)` of the momentum (`beta_1` of Adam and its kin), cycled
             inversely to the rate as PyTorch does, or None to leave it alone.
-        cycles: Number of cycles after whose end, where the rate is lowest, the training stops, or
-            None to leave the end to `fit`. With `steps_per_execution` the call that holds the last
-            step is the last; data of unknown length may end a step early.
         log_dir: Directory for TensorBoard event files, or None.
         backup_dir: Directory in which the run is saved while it trains. After an interruption the
             same call of `fit` continues it from there. None saves nothing.
@@ -63,45 +62,30 @@ class CyclicalLR(LearningRateCallback):
         gamma: float = 1.0,
         *,
         momentum: tuple[float, float] | None = None,
-        cycles: int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
         backup_dir: str | os.PathLike[str] | None = None,
         backup_freq: int | Literal["epoch"] = "epoch",
         writers: Sequence[Writer] = (),
         verbose: int = 0,
     ) -> None:
+        given = arguments_of(CyclicalLR, locals())
         modes = ("triangular", "triangular2", "exp_range", "cosine")
         if mode not in modes:
             refuse(self, "mode", "one of " + ", ".join(map(repr, modes)), mode)
-        # The triangle stands for the cosine where bounds and period are checked.
-        cycle = Cyclical(
-            base_lr, max_lr, step_size, "triangular" if mode == "cosine" else mode, gamma
-        )
+        with speaking_for(self):
+            # The triangle stands for the cosine where bounds and period are checked.
+            shape = "triangular" if mode == "cosine" else mode
+            cycle = Cyclical(base_lr, max_lr, step_size, shape, gamma)
         if cycle.base_lr == cycle.max_lr:
-            refuse(self, "max_lr", f"> base_lr={base_lr!r}", max_lr)
+            refuse(self, "max_lr", f"above base_lr={base_lr!r}", max_lr)
         schedule: Schedule = cycle
         if mode == "cosine":
             if momentum is not None:
                 refuse(self, "momentum", "None with mode='cosine'", momentum)
-            schedule = CosineRestarts(
-                max_lr, 2 * cycle.step_size, t_mul=1.0, alpha=base_lr / max_lr
-            )
-        if cycles is not None and not (is_integer(cycles) and cycles >= 1):
-            refuse(self, "cycles", "an integer >= 1 or None", cycles)
-        last = Constant(stop_after=None if cycles is None else 2 * cycle.step_size * int(cycles))
-        super().__init__(
-            Plan(
-                guarded(last),
-                schedule=lambda run: schedule,
-                momentum=_inverse(self, momentum, lambda run: cycle),
-            ),
-            locals(),
-            log_dir=log_dir,
-            backup_dir=backup_dir,
-            backup_freq=backup_freq,
-            writers=writers,
-            verbose=verbose,
-        )
+            period = 2 * cycle.step_size
+            schedule = CosineRestarts(max_lr, period, t_mul=1.0, alpha=base_lr / max_lr)
+        momenta = _inverse(self, momentum, whatever_the_run(cycle))
+        super().__init__(Plan(guarded(Constant()), whatever_the_run(schedule), momenta), given)
 
 
 class OneCycleLR(LearningRateCallback):
@@ -152,40 +136,32 @@ class OneCycleLR(LearningRateCallback):
         writers: Sequence[Writer] = (),
         verbose: int = 0,
     ) -> None:
-        def cycle(run: Run) -> OneCycle:
-            steps = run.last_step if total_steps is None else total_steps
-            if steps is None:
-                raise ValueError(
-                    "OneCycleLR(total_steps=None) takes the number of steps from fit, and the "
-                    "data does not say. Pass total_steps, or steps_per_epoch to fit."
-                )
-            return OneCycle(max_lr, max(2, steps), pct_start, div_factor, final_div_factor)
-
+        given = arguments_of(OneCycleLR, locals())
         if is_integer(total_steps) and total_steps == 1:
-            refuse(self, "total_steps", "an integer >= 2, or None for those of fit", total_steps)
-        # Made once to refuse bad arguments here and not at the first step.
-        OneCycle(
-            max_lr,
-            2 if total_steps is None else total_steps,
-            pct_start,
-            div_factor,
-            final_div_factor,
+            rule = "an integer of at least 2, or None for those of fit"
+            refuse(self, "total_steps", rule, total_steps)
+        steps = 2 if total_steps is None else total_steps
+        with speaking_for(self):
+            template = OneCycle(max_lr, steps, pct_start, div_factor, final_div_factor)
+        cycle = partial(_over_the_run, template, total_steps)
+        super().__init__(Plan(guarded(Constant()), cycle, _inverse(self, momentum, cycle)), given)
+
+
+def _over_the_run(template: OneCycle, total_steps: int | None, run: Run) -> OneCycle:
+    if total_steps is not None:
+        return template
+    if run.last_step is None:
+        raise ValueError(
+            "OneCycleLR(total_steps=None) takes the number of steps from fit, and the data does "
+            "not say. Pass total_steps, or steps_per_epoch to fit."
         )
-        super().__init__(
-            Plan(guarded(Constant()), cycle, _inverse(self, momentum, cycle)),
-            locals(),
-            log_dir=log_dir,
-            backup_dir=backup_dir,
-            backup_freq=backup_freq,
-            writers=writers,
-            verbose=verbose,
-        )
+    return replace(template, total_steps=max(2, run.last_step))
 
 
 def _inverse(
     owner: object,
     momentum: tuple[float, float] | None,
-    cycle: Callable[[Run], Cyclical | OneCycle],
+    cycle: Callable[[Run], Any],
 ) -> Callable[[Run], Schedule] | None:
     if momentum is None:
         return None
@@ -196,4 +172,8 @@ def _inverse(
         ordered = False
     if not ordered:
         refuse(owner, "momentum", "a pair (high, low) with 0 < low <= high < 1, or None", momentum)
-    return lambda run: CyclicalMomentum(cycle(run), base_momentum=low, max_momentum=high)
+    return partial(_momentum, cycle, low, high)
+
+
+def _momentum(cycle: Callable[[Run], Any], low: float, high: float, run: Run) -> Schedule:
+    return CyclicalMomentum(cycle(run), base_momentum=low, max_momentum=high)

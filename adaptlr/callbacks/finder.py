@@ -11,12 +11,13 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from adaptlr import plotting
-from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.callbacks.plan import Plan
+from adaptlr._arguments import speaking_for
+from adaptlr.callbacks.base import LearningRateCallback, arguments_of
 from adaptlr.controllers import RangeFinder
+from adaptlr.loop.plan import Plan, whatever_the_run
 from adaptlr.monitor import Monitor
 from adaptlr.range_test import Curve, RangeTest
+from adaptlr.range_test.figure import finder_curve
 from adaptlr.schedules import Constant
 from adaptlr.writers import Writer
 
@@ -86,21 +87,17 @@ class LRFinder(LearningRateCallback):
         *,
         writers: Sequence[Writer] = (),
     ) -> None:
-        self._finder = RangeFinder(
-            RangeTest(min_lr, max_lr, num_steps, divergence, shape),
-            None if validation_data is None else Monitor("val_loss", "min"),
+        given = arguments_of(LRFinder, locals())
+        with speaking_for(self):
+            ramp = RangeTest(min_lr, max_lr, num_steps, divergence, shape)
+        monitor = None if validation_data is None else Monitor("val_loss", "min")
+        self._finder = RangeFinder(ramp, monitor)
+        plan = Plan(
+            self._finder,
+            schedule=whatever_the_run(Constant(1.0)),  # the scale is the rate itself
+            validation_data=validation_data,
         )
-        super().__init__(
-            Plan(
-                self._finder,
-                schedule=lambda run: Constant(1.0),  # the scale is the rate itself
-                validation_data=validation_data,
-            ),
-            locals(),
-            log_dir=log_dir,
-            writers=writers,
-            verbose=verbose,
-        )
+        super().__init__(plan, given)
 
     def find(self, model: Any, x: Any = None, y: Any = None, **fit_arguments: Any) -> LRFinder:
         """Runs the ramp on a compiled model, and leaves the model as it was.
@@ -160,7 +157,7 @@ class LRFinder(LearningRateCallback):
         Returns:
             The `matplotlib.figure.Figure`.
         """
-        return plotting.finder_curve(self._curve, path)
+        return finder_curve(self._curve, path)
 
     @property
     def suggestion(self) -> float | None:

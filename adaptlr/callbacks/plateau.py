@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
-from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.callbacks.plan import Plan
+from adaptlr._arguments import speaking_for
+from adaptlr.callbacks.base import LearningRateCallback, arguments_of
 from adaptlr.controllers import Plateau, Run
-from adaptlr.controllers.divergence import guarded
+from adaptlr.controllers.guard import guarded
+from adaptlr.loop.plan import Plan
 from adaptlr.monitor import Mode, Monitor, Threshold
 from adaptlr.schedules import Constant, Schedule, Warmup
 from adaptlr.writers import Writer
@@ -82,27 +84,22 @@ class PlateauLR(LearningRateCallback):
         backup_freq: int | Literal["epoch"] = "epoch",
         writers: Sequence[Writer] = (),
     ) -> None:
-        controller = Plateau(
-            monitor=Monitor(monitor, mode, min_delta, threshold, smoothing),
-            factor=factor,
-            patience=patience,
-            cooldown=cooldown,
-            min_lr=min_lr,
-            warmup_steps=warmup_steps,
-            restore_best_weights=restore_best_weights,
-            stop=stop,
-        )
+        given = arguments_of(PlateauLR, locals())
+        with speaking_for(self, name="monitor"):
+            controller = Plateau(
+                monitor=Monitor(monitor, mode, min_delta, threshold, smoothing),
+                factor=factor,
+                patience=patience,
+                cooldown=cooldown,
+                min_lr=min_lr,
+                warmup_steps=warmup_steps,
+                restore_best_weights=restore_best_weights,
+                stop=stop,
+            )
+        schedule = partial(_warming_up, warmup_steps)
+        super().__init__(Plan(guarded(controller), schedule, known_horizon=False), given)
 
-        def schedule(run: Run) -> Schedule:
-            rate = Constant(run.learning_rate)
-            return Warmup(rate, warmup_steps) if warmup_steps else rate
 
-        super().__init__(
-            Plan(guarded(controller), schedule, known_horizon=False),
-            locals(),
-            log_dir=log_dir,
-            backup_dir=backup_dir,
-            backup_freq=backup_freq,
-            writers=writers,
-            verbose=verbose,
-        )
+def _warming_up(warmup_steps: int, run: Run) -> Schedule:
+    rate = Constant(run.learning_rate)
+    return Warmup(rate, warmup_steps) if warmup_steps else rate

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
-from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.callbacks.plan import Plan
+from adaptlr._arguments import refuse
+from adaptlr.bridge.keras_schedule import tabulated
+from adaptlr.callbacks.base import LearningRateCallback, arguments_of
 from adaptlr.controllers import Constant, Controller, Run
 from adaptlr.controllers.base import require_controller
-from adaptlr.controllers.divergence import guarded
-from adaptlr.training.keras_schedule import tabulated
+from adaptlr.controllers.guard import guarded
+from adaptlr.loop.plan import Plan
 from adaptlr.writers import Writer
 
 __all__ = ["ScheduleLR"]
@@ -60,31 +62,21 @@ class ScheduleLR(LearningRateCallback):
         writers: Sequence[Writer] = (),
         verbose: int = 0,
     ) -> None:
+        given = arguments_of(ScheduleLR, locals())
         if not callable(schedule):
-            raise TypeError(
-                f"ScheduleLR(schedule=...) must be a function of the step; for a constant rate "
-                f"use adaptlr.schedules.Constant. Received: schedule={schedule!r}"
-            )
+            rule = "a function of the step; for a constant rate use adaptlr.schedules.Constant"
+            refuse(self, "schedule", rule, schedule)
         if controller is not None:
             require_controller(self, "controller", controller)
+        closed = guarded(Constant() if controller is None else controller)
+        super().__init__(Plan(closed, partial(_checked, tabulated(schedule))), given)
 
-        rate = tabulated(schedule)
 
-        def begin(run: Run) -> Callable[[int], float]:
-            # Not at construction: a schedule of Keras would start the backend there, before the
-            # devices are set up.
-            _require_rate(rate(run.first_step), run.first_step)
-            return rate
-
-        super().__init__(
-            Plan(guarded(Constant() if controller is None else controller), schedule=begin),
-            locals(),
-            log_dir=log_dir,
-            backup_dir=backup_dir,
-            backup_freq=backup_freq,
-            writers=writers,
-            verbose=verbose,
-        )
+def _checked(rate: Callable[[int], float], run: Run) -> Callable[[int], float]:
+    # Not at construction: a schedule of Keras would start the backend there, before the devices
+    # are set up.
+    _require_rate(rate(run.first_step), run.first_step)
+    return rate
 
 
 def _require_rate(rate: Any, step: int) -> None:

@@ -1,9 +1,9 @@
 """Closed loop: `(state, observation) -> (state, decision)`, pure and replayable."""
 
-from adaptlr.controllers.base import Controller, Decision, Observation, Run
+from adaptlr.controllers.base import Controller, Decision, Effect, Observation, Run
 from adaptlr.controllers.constant import Constant, ConstantState
-from adaptlr.controllers.divergence import Divergence, DivergenceState
 from adaptlr.controllers.feedback import Feedback, FeedbackState
+from adaptlr.controllers.guard import Divergence, DivergenceState
 from adaptlr.controllers.plateau import Plateau, PlateauState
 from adaptlr.controllers.range_finder import RangeFinder, RangeFinderState
 
@@ -14,6 +14,7 @@ __all__ = [
     "Decision",
     "Divergence",
     "DivergenceState",
+    "Effect",
     "Feedback",
     "FeedbackState",
     "Observation",

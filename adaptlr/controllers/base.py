@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, get_args
 
-from adaptlr._checks import refuse
+from adaptlr._arguments import refuse
 from adaptlr.monitor import Direction, Monitor
 from adaptlr.range_test import Curve
 
-__all__ = ["Controller", "Decision", "Observation", "Run", "require_controller"]
+__all__ = [
+    "Controller",
+    "Decision",
+    "Effect",
+    "Observation",
+    "Run",
+    "require_controller",
+    "sets_the_rate",
+]
+
+# In the order in which several are carried out: what is kept is what was gone back to.
+Effect = Literal["restore", "restore earlier", "snapshot", "keep best", "restart average", "stop"]
+_EFFECTS: tuple[Effect, ...] = get_args(Effect)
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,7 @@ class Observation:
         loss: Mean training loss over the steps since the last control point, un-averaged.
         monitored: Value of the monitored metric, at control points where it was measured.
         sound: False if the weights hold NaN or infinities; looked at where an epoch ends.
-        coming: Steps that will be done when Keras next looks at a request to stop: `step` where an
-            epoch ends, else one more, or several with `steps_per_execution`.
+        restorable: Whether there is a snapshot that "restore" would go back to.
     """
 
     step: int
@@ -71,46 +82,63 @@ class Observation:
     loss: float | None = None
     monitored: float | None = None
     sound: bool = True
-    coming: int | None = None
+    restorable: bool = True
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do from this control point on. Effects are data: the callback carries them out.
+    """What to do from this control point on. Effects are data: the loop carries them out.
 
     Args:
         scale: The rate is `schedule(step) * scale`.
         rule: Name of the rule that fired; `"hold"` if none did.
         reason: What was observed and what follows from it, in one sentence.
-        next_step: Step of the next control point; None leaves it to the callback's interval.
-        snapshot: Keep the present training state (weights, optimizer slots, random state).
-        restore: Go back to the last snapshot; happens before anything else.
-        earlier: With `restore`: go back to the snapshot before the last one, if there is one.
-        keep_best: Remember the weights that were just measured as the best so far.
-        restart_average: Start the running average of the weights anew.
-        measure: Measure the monitored metric on the callback's held-out data at the next control
-            point too, if that is not the end of an epoch; of the averaged weights, if any.
-        exploring: The coming steps are an experiment that a restore will undo; if `fit` ends
-            before, the callback undoes it then, and the optimizer has its own rate again.
-        passing: The rate is only passed through: a later `fit` does not begin from it.
-        stop: End the training.
+        next_step: Step of the next control point; None leaves it to the loop's interval.
+        effects: What else is done, in this order. `"restore"` goes back to the last snapshot,
+            `"restore earlier"` to the one before it, if there is one; `"snapshot"` keeps the
+            present training state (weights, optimizer slots, random state); `"keep best"`
+            remembers the weights that were just measured as the best so far; `"restart average"`
+            starts the running average of the weights anew; `"stop"` ends the training.
+        measure: Measure the monitored metric at the next control point too, if that is not the end
+            of an epoch; of the averaged weights, if any.
+        rate_is: `"kept"` until another decision; `"passing"` if a later `fit` must not begin from
+            it; `"experiment"` if a restore will undo the coming steps. If `fit` ends before that,
+            the loop undoes them then, and the optimizer has its own rate again.
+        phase: Name of the controller's phase, for the log, if it has any.
         curve: The range test behind this decision, for the log.
+
+    Raises:
+        ValueError: If an effect is none of these.
     """
 
     scale: float
     rule: str = "hold"
     reason: str = ""
     next_step: int | None = None
-    snapshot: bool = False
-    restore: bool = False
-    earlier: bool = False
-    keep_best: bool = False
-    restart_average: bool = False
+    effects: tuple[Effect, ...] = ()
     measure: bool = False
-    exploring: bool = False
-    passing: bool = False
-    stop: bool = False
+    rate_is: Literal["kept", "passing", "experiment"] = "kept"
+    phase: str = ""
     curve: Curve | None = None
+
+    def __post_init__(self) -> None:
+        for effect in self.effects:
+            if effect not in _EFFECTS:
+                refuse(self, "effects", "a tuple of " + ", ".join(map(repr, _EFFECTS)), effect)
+
+    @property
+    def restores(self) -> bool:
+        """Whether it goes back to a snapshot."""
+        return "restore" in self.effects or "restore earlier" in self.effects
+
+    def also(self, *effects: Effect) -> Decision:
+        """Returns this decision with more effects, each in its place."""
+        wanted = {*self.effects, *effects}
+        return replace(self, effects=tuple(e for e in _EFFECTS if e in wanted))
+
+    def without(self, effect: Effect) -> Decision:
+        """Returns this decision without an effect."""
+        return replace(self, effects=tuple(e for e in self.effects if e != effect))
 
 
 class Controller(Protocol):
@@ -120,6 +148,9 @@ class Controller(Protocol):
     frozen dataclass of plain values (numbers, strings, None, tuples and dataclasses of these), so
     that `dataclasses.asdict` makes JSON of it. Before the first step `update` is called once with
     nothing measured, so that a controller can choose the rate to begin with.
+
+    A controller whose scale is the rate itself, under a schedule of 1, has an attribute
+    `sets_the_rate` that is True.
     """
 
     @property
@@ -133,8 +164,13 @@ class Controller(Protocol):
         """Answers one observation."""
 
 
+def sets_the_rate(controller: Any) -> bool:
+    """Whether a controller's scale is the rate itself."""
+    return bool(getattr(controller, "sets_the_rate", False))
+
+
 def require_controller(owner: object, name: str, value: Any) -> None:
-    """Refuses what cannot be asked as a controller: a number, a callback, a class.
+    """Raises unless a value is a controller: a number, a callback and a class are none.
 
     Args:
         owner: Who was given it, an object or the name of a function.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from adaptlr._checks import require_flag, require_integer, require_number
-from adaptlr.controllers.base import Decision, Observation, Run
+from adaptlr._arguments import require_flag, require_integer, require_number
+from adaptlr.controllers.base import Decision, Effect, Observation, Run
 from adaptlr.monitor import Monitor, MonitorState, require_monitor, single
 
 __all__ = ["Plateau", "PlateauState"]
@@ -99,7 +99,8 @@ class Plateau:
         state = replace(state, monitor=monitor, cooldown=cooldown, wait=waited)
         if improved:
             state = replace(state, wait=0, fruitless=False)
-            return state, Decision(scale=state.scale, snapshot=self.restore_best_weights)
+            kept: tuple[Effect, ...] = ("snapshot",) if self.restore_best_weights else ()
+            return state, Decision(scale=state.scale, effects=kept)
         if cooldown:
             return state, Decision(scale=state.scale)
         state = replace(state, wait=state.wait + 1)
@@ -119,7 +120,7 @@ class Plateau:
             scale=scale,
             rule="plateau",
             reason=self._reason(state, f"rate × {scale / state.scale:.3g}"),
-            restore=self._restores(state),
+            effects=self._restore(state),
         )
         state = replace(state, scale=scale, cooldown=self.cooldown, wait=0, fruitless=True)
         return state, decision
@@ -131,16 +132,16 @@ class Plateau:
             scale=state.scale,
             rule="stop",
             reason=self._reason(state, f"{why}, so the training ends"),
-            restore=self._restores(state),
-            stop=True,
+            effects=(*self._restore(state), "stop"),
         )
 
-    def _restores(self, state: PlateauState) -> bool:
-        return self.restore_best_weights and state.monitor.best is not None
+    def _restore(self, state: PlateauState) -> tuple[Effect, ...]:
+        possible = self.restore_best_weights and state.monitor.best is not None
+        return ("restore",) if possible else ()
 
     def _reason(self, state: PlateauState, consequence: str) -> str:
         best = "no finite value yet" if state.monitor.best is None else f"{state.monitor.best:.6g}"
-        back = ", back to the weights of the best epoch" if self._restores(state) else ""
+        back = ", back to the weights of the best epoch" if self._restore(state) else ""
         return (
             f"{self.monitor.name} has not improved on its best ({best}) for {state.wait} "
             f"epoch{'s' * (state.wait != 1)}: {consequence}{back}"

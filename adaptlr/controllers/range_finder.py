@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar
 
-from adaptlr._checks import refuse
+from adaptlr._arguments import refuse
 from adaptlr.controllers.base import Decision, Observation, Run
 from adaptlr.monitor import Monitor, finite, require_monitor
-from adaptlr.range_test import Curve, RangeTest
+from adaptlr.range_test import Curve, RampState, RangeTest, read_curve
 
 __all__ = ["RangeFinder", "RangeFinderState"]
 
@@ -19,11 +19,10 @@ class RangeFinderState:
 
     learning_rate: float  # the one that the optimizer came with, and gets back
     momentum: float = 0.0
-    phase: Literal["start", "ramp", "done"] = "start"
-    losses: tuple[float, ...] = ()
+    begun: bool = False
+    ramp: RampState = field(default_factory=RampState)
     validation_losses: tuple[float, ...] = ()
-    diverged: bool = False
-    unseen: bool = False  # the model reports no loss
+    told: bool = False  # what was found has been said
 
 
 @dataclass(frozen=True)
@@ -42,18 +41,19 @@ class RangeFinder:
         >>> finder = RangeFinder(RangeTest(min_lr=0.001, max_lr=1.0, num_steps=4))
         >>> state = finder.init(Run(learning_rate=0.5))
         >>> state, decision = finder.update(state, Observation(step=0, epoch=0))
-        >>> decision.rule, decision.scale, decision.snapshot
-        ('ramp', 0.001, True)
+        >>> decision.rule, decision.scale, decision.effects
+        ('ramp', 0.001, ('snapshot',))
         >>> for step, loss in enumerate([2.0, 2.0, 1.0, 0.5, 3.0], start=1):
         ...     state, decision = finder.update(state, Observation(step, epoch=0, loss=loss))
-        >>> decision.rule, decision.scale, decision.restore, decision.stop
-        ('found', 0.5, True, True)
+        >>> decision.rule, decision.scale, decision.effects
+        ('found', 0.5, ('restore', 'stop'))
         >>> round(finder.curve(state).suggestions["centre"], 4)
         0.01
     """
 
     ramp: RangeTest = field(default_factory=RangeTest)
     monitor: Monitor | None = None
+    sets_the_rate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.ramp, RangeTest):
@@ -66,33 +66,37 @@ class RangeFinder:
 
     def curve(self, state: RangeFinderState) -> Curve:
         """What the ramp has shown so far."""
-        if state.unseen:
+        if state.ramp.ended == "unseen":
             return Curve(verdict="the model reports no metric named 'loss': there is no curve")
         ramp = replace(self.ramp, momentum=state.momentum)
-        return ramp.curve(state.losses, state.diverged, state.validation_losses)
+        diverged = state.ramp.ended in ("diverged", "not finite")
+        return read_curve(ramp, state.ramp.losses, diverged, state.validation_losses)
 
     def update(
         self, state: RangeFinderState, observation: Observation
     ) -> tuple[RangeFinderState, Decision]:
         """Answers the next rate of the ramp; after the last, the end."""
-        if state.phase == "start":
+        if not state.begun:
             ramp = self.ramp
             reason = (
                 f"{ramp.shape} ramp from {ramp.min_lr:.3g} to {ramp.max_lr:.3g} over "
                 f"{ramp.num_steps} steps, to be undone"
             )
-            first = self._try(0, observation)
-            return replace(state, phase="ramp"), replace(
-                first, rule="ramp", reason=reason, snapshot=True
-            )
-        # Keras trains one step more after it was asked to stop: exploring says that this one is
-        # to be undone as well, and so is the copying of averaged weights at the end of `fit`.
-        end = Decision(state.learning_rate, restore=True, exploring=True, stop=True)
-        if state.phase == "done":
-            return state, end
-        state = self._take_in(state, observation)
-        if state.phase == "ramp":
-            return state, self._try(len(state.losses), observation)
+            state = replace(state, begun=True)
+            first = replace(self._try(state, observation), rule="ramp", reason=reason)
+            return state, first.also("snapshot")
+        if not state.ramp.ended:
+            state = self._take_in(state, observation)
+        if not state.ramp.ended:
+            return state, self._try(state, observation)
+        # Keras trains one step more after it was asked to stop: as an experiment this one is
+        # undone as well, and so is the copying of averaged weights at the end of `fit`.
+        end = Decision(
+            state.learning_rate, effects=("restore", "stop"), rate_is="experiment", phase="done"
+        )
+        return (state, end) if state.told else self._tell(replace(state, told=True), end)
+
+    def _tell(self, state: RangeFinderState, end: Decision) -> tuple[RangeFinderState, Decision]:
         curve = self.curve(state)
         rate = curve.suggestions["centre"]
         found = "" if rate is None else f": their geometric mean {rate:.3g} is suggested"
@@ -104,33 +108,20 @@ class RangeFinder:
         )
 
     def _take_in(self, state: RangeFinderState, observation: Observation) -> RangeFinderState:
-        loss = observation.loss
-        if loss is None:
-            # At an epoch's end its last loss may have been seen already; elsewhere there is none.
-            return state if observation.epoch_end else replace(state, phase="done", unseen=True)
         measured = observation.monitored
-        if not finite(loss) or (measured is not None and not finite(measured)):
-            return replace(state, phase="done", diverged=True)
-        losses = (*state.losses, loss)
-        # One loss more than rates: what a rate led to is seen in the next step.
-        complete = len(losses) > self.ramp.num_steps
-        diverged = self.ramp.diverged(losses)
-        return replace(
-            state,
-            phase="done" if complete or diverged else "ramp",
-            losses=losses,
-            validation_losses=(
-                *state.validation_losses,
-                *([] if measured is None else [measured]),
-            ),
-            diverged=diverged,
-        )
+        if observation.loss is not None and measured is not None and not finite(measured):
+            return replace(state, ramp=replace(state.ramp, ended="not finite"))
+        ramp = self.ramp.take(state.ramp, observation.loss, epoch_end=observation.epoch_end)
+        validation = state.validation_losses
+        if measured is not None and len(ramp.losses) > len(state.ramp.losses):
+            validation = (*validation, measured)
+        return replace(state, ramp=ramp, validation_losses=validation)
 
-    def _try(self, index: int, observation: Observation) -> Decision:
-        rate = self.ramp.rate(min(index, self.ramp.num_steps - 1))
+    def _try(self, state: RangeFinderState, observation: Observation) -> Decision:
         return Decision(
-            rate,
+            self.ramp.next_rate(state.ramp),
             next_step=observation.step + 1,
             measure=self.monitor is not None,
-            exploring=True,
+            rate_is="experiment",
+            phase="ramp",
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from adaptlr._checks import refuse
+from adaptlr._arguments import refuse
 from adaptlr.range_test import Curve
 
 __all__ = [

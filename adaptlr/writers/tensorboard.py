@@ -206,7 +206,7 @@ def _layout() -> dict[str, Any]:
 def _png(curve: Curve) -> dict[str, Any] | None:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    from adaptlr.plotting import finder_curve
+    from adaptlr.range_test.figure import finder_curve
 
     try:
         figure = finder_curve(curve)

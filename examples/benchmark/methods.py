@@ -11,7 +11,7 @@ import numpy as np
 
 import adaptlr
 from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.callbacks.plan import Plan
+from adaptlr.loop.plan import Plan
 from adaptlr.controllers import Constant, Controller, Divergence, Feedback
 from adaptlr.monitor import Monitor
 

@@ -241,7 +241,7 @@ def measure_pieces(log):
 def copies(parameters):
     import keras
 
-    from adaptlr.training.weights import RunningAverage, Snapshot
+    from adaptlr.bridge.average import RunningAverage, Snapshot
 
     width = int(parameters**0.5 / 2)  # four square matrices
     model = keras.Sequential([keras.Input((width,)), *(keras.layers.Dense(width) for _ in "1234")])
@@ -267,7 +267,7 @@ def copies(parameters):
 
 def write_rate(groups):
     from adaptlr import groups as by_layer  # noqa: F401 - says where groups come from
-    from adaptlr.training.optimizer import OptimizerRate
+    from adaptlr.bridge.optimizer import OptimizerRate
 
     rate = OptimizerRate(grouped_model(groups))
     rates = iter(range(1, 10**9))

@@ -1,0 +1,140 @@
+"""Argument checks whose errors name the argument, the rule and the value received."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+__all__ = [
+    "is_integer",
+    "refuse",
+    "require_choice",
+    "require_flag",
+    "require_integer",
+    "require_name",
+    "require_number",
+    "speaking_for",
+]
+
+
+def require_number(
+    owner: object,
+    name: str,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    below: float | None = None,
+    optional: bool = False,
+) -> None:
+    """Refuses an attribute that is not a finite number inside the bounds given.
+
+    A number of NumPy's is stored as Python's own, which JSON and printing know.
+    """
+    value = getattr(owner, name)
+    if optional and value is None:
+        return
+    bounds = {"above": above, "of at least": minimum, "below": below, "at most": maximum}
+    inside = (
+        _number(value)
+        and (minimum is None or value >= minimum)
+        and (above is None or value > above)
+        and (maximum is None or value <= maximum)
+        and (below is None or value < below)
+    )
+    if not inside:
+        named = " and ".join(f"{k} {x:g}" for k, x in bounds.items() if x is not None)
+        refuse(owner, name, f"a number {named}".rstrip() + " or None" * optional, value)
+    if type(value) not in (int, float):
+        object.__setattr__(owner, name, float(value))
+
+
+def require_integer(owner: object, name: str, *, minimum: int, optional: bool = False) -> None:
+    """Refuses an attribute that is not an integer of at least `minimum`; stores Python's own."""
+    value = getattr(owner, name)
+    if optional and value is None:
+        return
+    if not is_integer(value) or value < minimum:
+        refuse(owner, name, f"an integer of at least {minimum}" + " or None" * optional, value)
+    if type(value) is not int:
+        object.__setattr__(owner, name, int(value))
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, also one of NumPy's."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def require_choice(owner: object, name: str, choices: Sequence[str]) -> None:
+    """Refuses an attribute that is not one of the words given."""
+    value = getattr(owner, name)
+    if value not in choices:
+        refuse(owner, name, "one of " + ", ".join(map(repr, choices)), value)
+
+
+def require_flag(owner: object, name: str) -> None:
+    """Refuses an attribute that is neither True nor False: any text would count as True."""
+    value = getattr(owner, name)
+    if not isinstance(value, bool):
+        refuse(owner, name, "True or False", value)
+
+
+def require_name(owner: object, name: str) -> None:
+    """Refuses an attribute that is not a string with something in it."""
+    value = getattr(owner, name)
+    if not isinstance(value, str) or not value:
+        refuse(owner, name, "a non-empty string", value)
+
+
+def _number(value: Any) -> bool:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+@contextmanager
+def speaking_for(owner: object, **names: str) -> Iterator[None]:
+    """Lets errors of parts that are built inside name the argument that the user wrote.
+
+    Args:
+        owner: The object that the user builds, named by its class.
+        **names: Its arguments by what a part calls them, where that differs.
+
+    Example:
+        >>> class Callback: ...
+        >>> with speaking_for(Callback(), rate="max_lr"):
+        ...     refuse("Part", "rate", "a number above 0", -1)
+        Traceback (most recent call last):
+        ...
+        ValueError: Callback(max_lr=...) must be a number above 0. Received: max_lr=-1
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        refused = getattr(error, "refused", None)
+        if refused is not None:
+            name, rule, value = refused
+            error.args = (_message(owner, names.get(name, name), rule, value),)
+        raise
+
+
+def refuse(owner: object, name: str, rule: str, value: Any) -> NoReturn:
+    """Raises the error that names argument, rule and value: TypeError for what is no number.
+
+    The owner is an object, named by its class, or the name of a function.
+    """
+    known = isinstance(value, numbers.Real | str) and not isinstance(value, bool)
+    error = (ValueError if known else TypeError)(_message(owner, name, rule, value))
+    error.refused = name, rule, value  # type: ignore[union-attr]
+    raise error
+
+
+def _message(owner: object, name: str, rule: str, value: Any) -> str:
+    called = owner if isinstance(owner, str) else type(owner).__name__
+    return f"{called}({name}=...) must be {rule}. Received: {name}={value!r}"

@@ -1,0 +1,186 @@
+"""The running average of a model's weights, and the swapping of it with the raw ones."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import keras
+
+from adaptlr.bridge.variables import (
+    Cells,
+    from_host,
+    held,
+    model_variables,
+    read,
+    to_host,
+    write,
+)
+
+__all__ = ["RunningAverage"]
+
+_GAMMA = 16.0  # larger forgets faster
+
+
+class RunningAverage:
+    """Average of all floating-point variables of a model, over a window that grows with training.
+
+    `avg += (1 - β) (w - avg)` with `β = (1 - n/t) ** (gamma + 1)`, t steps after the start and n
+    after the update before: a power-function average whose width is a fixed share of the steps so
+    far, about a seventeenth for gamma = 16 (Karras et al., arXiv 2312.02696, section 3.2),
+    whatever the spacing of the updates.
+
+    Batch normalisation keeps exponential averages itself, which with Keras' momentum of 0.99 still
+    hold a third of their initial values after a hundred steps, and would make any early validation
+    worthless. What enters here is the mean batch statistic since the last update, for n steps
+    `(m[t] - μⁿ m[t-n]) / (1 - μⁿ)`, so that the statistics are as recent as the weights.
+
+    Args:
+        model: A built model.
+        step: Training steps done so far.
+    """
+
+    def __init__(self, model: Any, step: int) -> None:
+        self._variables = [
+            v for v in model_variables(model) if keras.backend.is_float_dtype(v.dtype)
+        ]
+        momenta, variances = _batch_statistics(model)
+        self._known = [v for v in self._variables if id(v) in momenta]
+        self._momenta = [momenta[id(v)] for v in self._known]
+        places = {id(v): place for place, v in enumerate(self._known)}
+        least = [0.0 if id(v) in variances else -math.inf for v in self._known]
+        # The averages, then what each statistic of batch norm was at the last update.
+        self._cells = Cells(
+            partial(_advance, [places.get(id(v)) for v in self._variables], least),
+            self._variables,
+            read([*self._variables, *self._known]),
+        )
+        self._start = self._step = step
+        self._raw: list[Any] | None = None
+        self._best: list[Any] | None = None
+
+    @property
+    def _values(self) -> list[Any]:
+        return self._cells.arrays[: len(self._variables)]
+
+    def restart(self, step: int) -> None:
+        """Forgets everything before the present weights; the best average is kept."""
+        self._cells.arrays = read([*self._variables, *self._known])
+        self._start = self._step = step
+
+    def update(self, step: int) -> None:
+        """Takes in the weights that `step` steps of training have led to."""
+        if step == self._step:
+            return
+        before, now = self._step - self._start, step - self._start
+        weight = 1.0 - (before / now) ** (_GAMMA + 1.0)
+        shares = [m ** (step - self._step) for m in self._momenta]
+        numbers = keras.ops.convert_to_tensor([weight, *shares], "float32")
+        self._cells.update(numbers)
+        self._step = step
+
+    @property
+    def age(self) -> int:
+        """Steps that have gone into it."""
+        return self._step - self._start
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the model holds the average at present."""
+        return self._raw is not None
+
+    def swap_in(self) -> None:
+        """Puts the average into the model; the raw weights wait in the host's memory."""
+        if self._raw is None:
+            self._raw = to_host([held(v) for v in self._variables])
+            write(self._variables, self._values)
+
+    def swap_out(self) -> None:
+        """Puts the raw weights back."""
+        if self._raw is not None:
+            write(self._variables, from_host(self._raw, self._variables))
+            self._raw = None
+
+    def keep_best(self) -> None:
+        """Remembers the present average as the best so far, in the host's memory."""
+        self._best = to_host(self._values)
+
+    def finish(self) -> None:
+        """Leaves the best average in the model, or the present one if none was called best."""
+        best = None if self._best is None else from_host(self._best, self._variables)
+        write(self._variables, self._values if best is None else best)
+        self._raw = None
+
+    def save(self) -> dict[str, Any]:
+        """Returns it as numbers and arrays for a file; the model must hold the raw weights."""
+        return {
+            "start": self._start,
+            "step": self._step,
+            "arrays": to_host(self._cells.arrays),
+            "best": self._best,
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Becomes the average that `save` has saved."""
+        self._start, self._step, self._best = saved["start"], saved["step"], saved["best"]
+        self._cells.arrays = from_host(saved["arrays"], [*self._variables, *self._known])
+
+
+def _advance(
+    places: list[int | None],
+    least: list[float],
+    present: list[Any],
+    arrays: list[Any],
+    numbers: Any,
+) -> list[Any]:
+    """One update of a running average: the new averages, then the new statistics.
+
+    Args:
+        places: For each variable its place among the statistics of batch norm, if it is one.
+        least: The least value of each statistic.
+        present: What each variable holds.
+        arrays: The average of each variable so far, then what each statistic held at the last
+            update.
+        numbers: Weight of the present values, then for each statistic the share of its present
+            value that is older than the last update.
+    """
+    averages, statistics = arrays[: len(places)], arrays[len(places) :]
+    values, now = [], list(statistics)
+    for new, average, place in zip(present, averages, places, strict=True):
+        new = keras.ops.stop_gradient(new)
+        recent = new
+        if place is not None:
+            now[place] = keras.ops.copy(new)
+            recent = _recent(new, statistics[place], numbers[1 + place], least[place])
+        values.append(average + keras.ops.cast(numbers[0], average.dtype) * (recent - average))
+    return [*values, *now]
+
+
+def _recent(now: Any, then: Any, older: Any, least: float) -> Any:
+    """Mean batch statistic since `then`, of which `now` still holds the share `older`.
+
+    A narrow type would lose the difference of the two, so that is taken in float32.
+    """
+    dtype = keras.backend.standardize_dtype(now.dtype)
+    narrow = dtype in ("float16", "bfloat16")
+    if narrow:
+        now, then = keras.ops.cast(now, "float32"), keras.ops.cast(then, "float32")
+    older = keras.ops.cast(older, now.dtype)
+    recent = keras.ops.maximum((now - older * then) / (1.0 - older), least)
+    return keras.ops.cast(recent, dtype) if narrow else recent
+
+
+def _batch_statistics(model: Any) -> tuple[dict[int, float], set[int]]:
+    """Momentum of each batch-norm statistic by the id of its variable; ids of the variances."""
+    layers = [
+        layer
+        for layer in model._flatten_layers(include_self=False)
+        if isinstance(layer, keras.layers.BatchNormalization) and 0.0 < layer.momentum < 1.0
+    ]
+    momenta = {
+        id(variable): float(layer.momentum)
+        for layer in layers
+        for variable in (layer.moving_mean, layer.moving_variance)
+    }
+    return momenta, {id(layer.moving_variance) for layer in layers}

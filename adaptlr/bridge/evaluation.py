@@ -1,0 +1,143 @@
+"""Measuring inside `fit` without disturbing it: the training loss, and held-out data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from adaptlr.bridge.random_state import random_state, set_random_state
+
+__all__ = ["Sums", "TrainingLoss", "evaluate", "few"]
+
+_FEW = 10
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sum and count of the losses at the last read."""
+
+    total: float = 0.0
+    count: float = 0.0
+
+
+class TrainingLoss:
+    """Mean training loss since it was last read.
+
+    The per-batch `logs` of Keras are running means since the epoch's start. The tracker behind
+    them holds a sum and a count, whose differences between two reads give the un-averaged loss.
+
+    Args:
+        model: A compiled model. Without a metric named "loss" every read gives None.
+    """
+
+    def __init__(self, model: Any) -> None:
+        named = (m for m in model.metrics if m.name == "loss")
+        self._tracker = next((m for m in named if hasattr(m, "total")), None)
+        self.state = Sums()
+
+    def read(self) -> float | None:
+        """Returns the mean since the last read, or None if nothing was trained since.
+
+        A sum that was not finite stays so until Keras resets it: it is told once.
+        """
+        if self._tracker is None:
+            return None
+        total = float(keras.ops.convert_to_numpy(self._tracker.total))
+        count = float(keras.ops.convert_to_numpy(self._tracker.count))
+        before = self.state
+        if count < before.count:  # Keras has reset the metrics: a new epoch
+            before = Sums()
+        self.state = Sums(total, count)
+        samples = count - before.count
+        if samples <= 0.0 or not math.isfinite(before.total):
+            return None
+        return (total - before.total) / samples
+
+    @property
+    def samples(self) -> float:
+        """Samples trained since the epoch began, when last read."""
+        return self.state.count
+
+    def reset(self) -> None:
+        """Starts from zero, after the model's metrics were reset."""
+        self.state = Sums()
+
+
+def evaluate(model: Any, data: Any, steps: int | None = None) -> dict[str, Any]:
+    """Returns the metrics of the present weights on `data`, named as Keras names them.
+
+    Training metrics, PyTorch's training mode and its random state are as before afterwards.
+
+    Args:
+        model: A compiled model, inside `fit`.
+        data: What `validation_data` of `fit` takes: a tuple of arrays `(x, y)` or
+            `(x, y, sample_weight)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`, or a PyTorch
+            `DataLoader`.
+        steps: Batches to evaluate, or None for all.
+    """
+    x, y, sample_weight = data, None, None
+    if isinstance(data, tuple | list):
+        x, y, sample_weight = (*data, None)[:3]
+    with _undisturbed(model):
+        logs = model.evaluate(
+            x, y, sample_weight=sample_weight, steps=steps, verbose=0, return_dict=True
+        )
+    return {f"val_{name}": value for name, value in logs.items()}
+
+
+def few(data: Any) -> int:
+    """A number of batches, at most ten, that `evaluate` finds in `data`."""
+    if isinstance(data, tuple | list):
+        return min(_FEW, math.ceil(len(keras.tree.flatten(data[0])[0]) / 32))
+    try:
+        return max(1, min(_FEW, len(data)))
+    except TypeError:  # a dataset of unknown length, which holds one at least
+        return 1
+
+
+@contextmanager
+def _undisturbed(model: Any) -> Iterator[None]:
+    variables = model.metrics_variables
+    values = [keras.ops.copy(keras.ops.stop_gradient(v)) for v in variables]
+    state, training = random_state(), getattr(model, "training", None)
+    put_back = _jax_values(model)
+    try:
+        yield
+    except BaseException:
+        put_back()
+        raise
+    finally:
+        set_random_state(state)
+        if keras.backend.backend() == "torch":
+            model.train(training)
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+    if getattr(model, "_jax_state", False) is None:
+        # Data of unknown length end in a step that takes the values out of the variables, finds
+        # no batch, and leaves `fit` to put them back from here, where evaluation left nothing.
+        groups = ("trainable_variables", "non_trainable_variables", "metrics_variables")
+        held = {name: [v.value for v in getattr(model, name)] for name in groups}
+        model._jax_state = {
+            **held,
+            "optimizer_variables": [v.value for v in model.optimizer.variables],
+        }
+
+
+def _jax_values(model: Any) -> Callable[[], None]:
+    """On JAX an evaluation that fails in its first batch has taken all values out of the model."""
+    if keras.backend.backend() != "jax":
+        return lambda: None
+    present, values = getattr(model, "_jax_state", None), [(v, v.value) for v in model.variables]
+
+    def put_back() -> None:
+        if getattr(model, "_jax_state", None) is present:  # no batch came to its end
+            for variable, value in values:
+                variable.assign(value)
+            model._jax_state_synced = True
+
+    return put_back

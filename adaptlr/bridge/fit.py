@@ -1,0 +1,127 @@
+"""What surrounds a callback in `fit`: its arguments, the other callbacks, exceptions, the step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import keras
+
+__all__ = ["asked_first_epoch", "on_exception", "other_callbacks", "undo_at_next_build"]
+
+
+def asked_first_epoch(model: Any) -> int | None:
+    """Returns the `initial_epoch` that the running `fit` of a model was given; None if not found.
+
+    Keras tells no callback of it, and `on_epoch_begin` of the epoch that is continued at.
+    """
+    for frame in _frames():
+        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
+            epoch = frame.f_locals.get("initial_epoch")
+            return epoch if isinstance(epoch, int) else None
+    return None
+
+
+def other_callbacks(callback: Any) -> list[str]:
+    """Names the callbacks that are in the same `fit`, but for those that Keras adds."""
+    found = _callback_list(callback)
+    added = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
+    others = [] if found is None else found.callbacks
+    return [type(c).__name__ for c in others if c is not callback and not isinstance(c, added)]
+
+
+def on_exception(callback: Any, act: Callable[[], None]) -> Callable[[], None]:
+    """Calls `act` if validation, or any callback at the turn of an epoch, raises in this `fit`.
+
+    Keras tells no callback of an exception. So the methods in which it can arise are put on the
+    model and on the list of callbacks anew, with a call of `act` on its way out.
+
+    Args:
+        callback: A callback in one of its hooks, called by `fit`.
+        act: What to do.
+
+    Returns:
+        A function that takes the guard off the model.
+    """
+    model, callbacks = callback.model, _callback_list(callback)
+    _guard(model, "evaluate", act)
+    if callbacks is not None:
+        for hook in ("on_epoch_begin", "on_epoch_end", "on_train_end"):
+            _guard(callbacks, hook, act)
+    guarded = vars(model)["evaluate"]
+
+    def remove() -> None:
+        if vars(model).get("evaluate") is guarded:
+            del vars(model)["evaluate"]
+
+    return remove
+
+
+def undo_at_next_build(model: Any, undo: Callable[[], None]) -> Callable[[], None]:
+    """Calls `undo` when the next `fit` builds its training step, should it not be called before.
+
+    That is how what a callback has put into a step leaves it again where an exception ends `fit`,
+    after which Keras calls no hook any more.
+
+    Args:
+        model: A compiled model.
+        undo: What to do. It must cancel itself.
+
+    Returns:
+        A function that cancels it.
+    """
+    pending = _pending(model)
+    if pending is None:
+        pending = []
+
+        def build_undone(force: bool = False) -> Any:
+            while pending:
+                pending[-1]()
+            return model.make_train_function(force)
+
+        build_undone.pending = pending  # type: ignore[attr-defined]
+        vars(model)["make_train_function"] = build_undone
+    pending.append(undo)
+
+    def cancel() -> None:
+        if undo in pending:
+            pending.remove(undo)
+        if not pending and _pending(model) is pending:
+            del vars(model)["make_train_function"]
+
+    return cancel
+
+
+def _pending(model: Any) -> Any:
+    return getattr(vars(model).get("make_train_function"), "pending", None)
+
+
+def _guard(owner: Any, name: str, act: Callable[[], None]) -> None:
+    method = getattr(owner, name)
+
+    def guarded(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return method(*arguments, **keywords)
+        except BaseException:
+            act()
+            raise
+
+    vars(owner)[name] = guarded
+
+
+def _callback_list(callback: Any) -> Any:
+    """The list that Keras goes through; its own method has called the hook that asks."""
+    for frame in _frames():
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, keras.callbacks.CallbackList) and callback in owner.callbacks:
+            return owner
+    return None
+
+
+def _frames() -> Iterator[FrameType]:
+    frame = inspect.currentframe()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

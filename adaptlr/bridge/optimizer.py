@@ -1,0 +1,202 @@
+"""The rate of any Keras optimizer: plain, loss-scaled, or one per group of variables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+__all__ = ["OptimizerRate", "RateState", "momentum_name"]
+
+# Attribute of an optimizer: the rate last written, and the one for a later run to begin from.
+_MEMORY = "_adaptlr_rate"
+
+
+@dataclass(frozen=True)
+class RateState:
+    """The rates of the innermost optimizers, one each."""
+
+    ratios: tuple[float, ...]  # to the largest
+    found: tuple[float, ...]  # when the run began
+    begin: tuple[float, ...]  # what it began from
+    written: tuple[float, ...] | None = None  # last; None if nothing is expected
+
+
+class OptimizerRate:
+    """Reads and writes an optimizer's rate; with several, keeps their ratios.
+
+    `keras.optimizers.LossScaleOptimizer` has a rate of its own that nothing reads, and
+    `MultiOptimizer` has none: the rates that count are those of the innermost optimizers. The rate
+    that is read and written here is the largest of them; the others follow in proportion.
+
+    On JAX the variables hold no values inside an epoch unless the model's state was synced, so a
+    caller reaches the model through `Callback.model` before it reads or writes.
+
+    Args:
+        model: A compiled, built model. Its optimizer is built here if it is not yet, which on
+            TensorFlow is left to the first step.
+
+    Raises:
+        ValueError: If a rate is not a variable (a schedule object, a callable) or not positive.
+    """
+
+    def __init__(self, model: Any) -> None:
+        if model.built and not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        self.leaves = _innermost(model.optimizer)
+        for leaf in self.leaves:
+            _require_variable_rate(leaf)
+        self._rates = [leaf.learning_rate for leaf in self.leaves]
+        self._loss_scale = getattr(model.optimizer, "dynamic_scale", None)
+        self.state = RateState((), (), ())
+        largest = self.initial()
+        if not (np.isfinite(largest) and largest > 0.0):
+            raise ValueError(
+                f"the optimizer's learning rate must be a finite number > 0, so that it can be "
+                f"scaled; compile with a positive one, or set model.optimizer.learning_rate. "
+                f"Received: learning_rate={largest}"
+            )
+        ratios = tuple(rate / largest for rate in self.state.begin)
+        self.state = replace(self.state, ratios=ratios)
+
+    def initial(self) -> float:
+        """Returns the largest rate for a run to begin from, and remembers what it found.
+
+        It is what the optimizer has, unless an earlier run has only passed through that and left
+        it there, as a schedule leaves the zero that it ends at (see `write`).
+        """
+        found = tuple(map(_value, self._rates))
+        begin = _to_begin_from(self.leaves, found)
+        self.state = replace(self.state, found=found, begin=begin)
+        return max(begin)
+
+    def read_all(self) -> dict[str, float]:
+        """Returns each rate under the name that Keras logs it by."""
+        if len(self.leaves) == 1:
+            return {"learning_rate": _value(self._rates[0])}
+        pairs = zip(self.leaves, self._rates, strict=True)
+        return {f"learning_rate_{leaf.name}": _value(rate) for leaf, rate in pairs}
+
+    def write(self, rate: float, lasting: float | None = None) -> None:
+        """Sets the largest rate, and the others in proportion.
+
+        Args:
+            rate: What is trained with from now on.
+            lasting: What a later run begins from if it finds `rate`; None for `rate` itself.
+        """
+        lasting = rate if lasting is None else lasting
+        ratios = self.state.ratios
+        self._assign([rate * r for r in ratios], [lasting * r for r in ratios])
+
+    def put_back(self) -> None:
+        """Sets the rates that were found, so that nothing shows that others were written."""
+        self._assign(self.state.found, self.state.begin)
+
+    def _assign(self, rates: Sequence[float], lasting: Sequence[float]) -> None:
+        self.state = replace(self.state, written=tuple(rates))
+        pairs = zip(rates, lasting, strict=True)
+        for leaf, variable, pair in zip(self.leaves, self._rates, pairs, strict=True):
+            variable.assign(pair[0])
+            # Through __dict__, so that Keras tracks nothing.
+            leaf.__dict__[_MEMORY] = pair
+
+    def velocity(self) -> float:
+        """Returns the momentum by which past steps, at their own rates, are repeated; 0 for none.
+
+        Adam and its like average gradients instead, and multiply by the present rate. Keras allows
+        a momentum of 1, which never forgets; it counts as 0.999.
+        """
+        known = keras.optimizers.SGD, keras.optimizers.RMSprop
+        return max(
+            min(float(leaf.momentum), 0.999) if isinstance(leaf, known) else 0.0
+            for leaf in self.leaves
+        )
+
+    def changed_by_others(self) -> tuple[float, float] | None:
+        """Returns (written, found) if a rate is not the one last written here, else None."""
+        for variable, written in zip(self._rates, self.state.written or (), strict=False):
+            found = _value(variable)
+            if found != _as_held(written, variable):
+                return written, found
+        return None
+
+    def forget(self) -> None:
+        """Stops expecting the rate last written."""
+        self.state = replace(self.state, written=None)
+
+    def steps_counted(self) -> int:
+        """Returns how many steps the optimizer has counted."""
+        return max(int(keras.ops.convert_to_numpy(leaf._iterations)) for leaf in self.leaves)
+
+    def skips_overflow(self) -> bool:
+        """Whether an infinite loss is the affair of a loss scale, which skips such steps.
+
+        It halves the scale at each of them. Below 1 it has not come from scaling.
+        """
+        return self._loss_scale is not None and _value(self._loss_scale) >= 1.0
+
+    def variables(self) -> set[int]:
+        """Returns the ids of the rate variables, which no snapshot brings back."""
+        return {id(variable) for variable in self._rates}
+
+
+def momentum_name(optimizer: Any) -> str:
+    """Name of the attribute that is an optimizer's momentum.
+
+    Raises:
+        ValueError: If it has none, or was built without the slots for one.
+    """
+    for name in ("beta_1", "momentum"):
+        if getattr(optimizer, name, 0.0) != 0.0:
+            return name
+    raise ValueError(
+        f"{type(optimizer).__name__} has no momentum that could be cycled; compile it with one "
+        f"(for instance SGD(momentum=0.9)), or pass momentum=None to cycle the rate alone."
+    )
+
+
+def _innermost(optimizer: Any) -> list[Any]:
+    if hasattr(optimizer, "optimizers"):
+        return [leaf for inner in optimizer.optimizers for leaf in _innermost(inner)]
+    if hasattr(optimizer, "inner_optimizer"):
+        return _innermost(optimizer.inner_optimizer)
+    return [optimizer]
+
+
+def _to_begin_from(leaves: list[Any], found: tuple[float, ...]) -> tuple[float, ...]:
+    """The rates found, or if they are all as a run has left them, those that it meant to last."""
+    memories = [leaf.__dict__.get(_MEMORY) for leaf in leaves]
+    for leaf, memory, rate in zip(leaves, memories, found, strict=True):
+        if memory is None or rate != _as_held(memory[0], leaf.learning_rate):
+            return found
+    return tuple(lasting for _, lasting in memories)
+
+
+def _as_held(rate: float, variable: Any) -> float:
+    return float(np.asarray(rate, variable.dtype))
+
+
+def _require_variable_rate(optimizer: Any) -> None:
+    try:
+        if isinstance(optimizer.learning_rate, keras.Variable):
+            return
+        kind = type(getattr(optimizer, "_learning_rate", optimizer.learning_rate)).__name__
+    except AttributeError:
+        raise ValueError(
+            f"{type(optimizer).__name__} has no learning_rate that could be adjusted; compile the "
+            f"model with a Keras optimizer. Received: optimizer={optimizer!r}"
+        ) from None
+    raise ValueError(
+        f"the optimizer was compiled with a schedule ({kind}) as its learning rate, which no "
+        f"callback can change. Compile with a number, for instance "
+        f"{type(optimizer).__name__}(learning_rate=0.01), and pass the schedule to "
+        f"adaptlr.ScheduleLR(schedule)."
+    )
+
+
+def _value(variable: Any) -> float:
+    # Under a distribution strategy float(variable) fails; convert_to_numpy reads every kind.
+    return float(keras.ops.convert_to_numpy(variable))

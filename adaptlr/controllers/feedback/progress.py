@@ -1,0 +1,76 @@
+"""What the run's length allows, and whether the training still gets better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from adaptlr.controllers.base import Observation
+from adaptlr.monitor import Monitor, MonitorState, finite
+
+__all__ = ["Limits", "Progress"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Fixed before the first step: what there is room for."""
+
+    first_step: int
+    last_step: int | None
+    epoch_steps: int | None
+    momentum: float
+    probe_steps: int
+    warm_steps: int
+    trial_steps: int  # 0 if nothing can be measured between epoch ends
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The metric of the epochs, or as long as there is none, their training loss."""
+
+    monitor: MonitorState = field(default_factory=MonitorState)
+    training: MonitorState = field(default_factory=MonitorState)
+    first: float | None = None  # value judged
+    counted: float | None = None  # the last one that was an improvement that matters
+    wait: int = 0  # epochs since
+    epoch_losses: tuple[float, ...] = ()
+
+    def watch(self, monitor: Monitor, least_gain: float, observation: Observation) -> Progress:
+        """Takes in an epoch's metric, or its training loss as long as there was no metric."""
+        losses = self.epoch_losses
+        if observation.loss is not None and finite(observation.loss):
+            losses = (*losses, observation.loss)
+        if not observation.epoch_end:
+            return replace(self, epoch_losses=losses)
+        progress = replace(self, epoch_losses=())
+        value = observation.monitored
+        if value is not None:
+            state, improved = monitor.update(self.monitor, value)
+            if self.monitor.best is None:  # it takes over from the training loss
+                progress = replace(progress, first=None)
+            return replace(progress, monitor=state)._count(value, improved, least_gain)
+        if self.monitor.best is None and losses:
+            value = sum(losses) / len(losses)
+            state, improved = monitor.update(self.training, value)
+            return replace(progress, training=state)._count(value, improved, least_gain)
+        return progress
+
+    def _count(self, value: float, improved: bool, least_gain: float) -> Progress:
+        """Counts the epochs without an improvement that matters."""
+        if not finite(value):
+            return self if self.first is None else replace(self, wait=self.wait + 1)
+        if self.first is None or self.counted is None:
+            return replace(self, first=value, counted=value, wait=0)
+        gain, progress = abs(value - self.counted), abs(value - self.first)
+        if improved and gain >= least_gain * progress:
+            return replace(self, counted=value, wait=0)
+        return replace(self, wait=self.wait + 1)
+
+    def stalled(self, name: str, least_gain: float) -> str:
+        """Says what has not improved, and for how long."""
+        what = (
+            "the training loss" if self.monitor.best is None else f"{name} of the averaged weights"
+        )
+        return (
+            f"{what} has not improved on {self.counted:.6g} by more than its noise and "
+            f"{least_gain:.0%} of its progress for {self.wait} epochs"
+        )

@@ -1,0 +1,237 @@
+"""A wrapper for any controller: where the training went wrong, restore and cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from adaptlr._arguments import require_integer, require_number
+from adaptlr.controllers.base import (
+    Controller,
+    Decision,
+    Effect,
+    Observation,
+    Run,
+    require_controller,
+    sets_the_rate,
+)
+from adaptlr.controllers.faults import Signs, progressed, watch_level, watch_movement
+from adaptlr.monitor import Monitor, finite
+
+__all__ = ["Divergence", "DivergenceState", "guarded"]
+
+_SUSPICIOUS = 5  # flat control points at the starting level from which no snapshot is taken
+_REFRESH = 100  # steps between snapshots; a copy costs less than a step
+
+
+@dataclass(frozen=True)
+class DivergenceState:
+    """The inner controller's state, and what the guard counts."""
+
+    inner: Any
+    signs: Signs = field(default_factory=Signs)
+    scale: float = 1.0
+    cut: float = 1.0
+    rate_is: Literal["kept", "passing", "experiment"] = "kept"  # of the last decision
+    phase: str = ""
+    asked: bool = False  # for a first snapshot
+    inner_snapshots: bool = False  # the inner controller takes them
+    snapshot_step: int = 0  # of the last one asked for here
+    good: int = 0  # control points since the last restore
+    restores: int = 0  # since the rate was last the inner controller's
+    released: int = 0  # how often a cut was taken back
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Guards another controller: goes back to a good snapshot and cuts the rate.
+
+    Training has gone wrong at a control point if
+
+    * the training loss is NaN or infinite, or weights are, which a ReLU may hide, or the monitored
+      metric is and was not before;
+    * the training loss exceeds `limit` times the first one that was seen (in a probe, where each
+      loss is that of one batch, the mean of the first ten);
+    * the training loss has stayed within 1 % for `stuck` control points on end, no more than 10 %
+      below the first one: a network that outputs the same for everything, whose loss is that of
+      chance, from the start or after a spike. At most two restores are spent on this.
+
+    The inner controller never sees such a point. What it decides afterwards is scaled down by all
+    cuts, of which there are at most `max_restores`; at the next fault the training is ended. If
+    all is well for `recovery` control points, it was a passing fault: the cuts are taken back and
+    the tries start anew. Each time that this happens it takes twice as many control points as
+    before, so that a rate which is too high is not tried for ever. Steps that the inner controller
+    declares to be `exploring` are its own affair.
+
+    A snapshot is taken before the first step, and at ends of epochs, at least 100 steps apart, at
+    which the training loss keeps three quarters of the fall it has seen. If training goes wrong
+    again before one control point was good, the snapshot itself is at fault, and the one before it
+    is gone back to. An inner controller that takes snapshots of its own is left to that.
+
+    Args:
+        inner: The controller to guard.
+        factor: What each restore multiplies the rate by, in (0, 1).
+        limit: How many times the first training loss counts as an explosion, > 1, or None to allow
+            any.
+        max_restores: After so many restores the training is ended, ≥ 1.
+        stuck: Control points, about ten an epoch, without any movement, ≥ 10, or None to allow
+            any number. A rate that is too *low* looks the same, so this is for a controller that
+            has seen the loss fall at its rate, and no warm-up longer than this.
+        recovery: Good control points after which the first fault has passed, ≥ 1.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    Example:
+        >>> from adaptlr.controllers import Constant, Observation, Run
+        >>> guard = Divergence(Constant())
+        >>> state = guard.init(Run(learning_rate=0.1))
+        >>> state, decision = guard.update(state, Observation(step=0, epoch=0))
+        >>> decision.effects
+        ('snapshot',)
+        >>> state, decision = guard.update(state, Observation(step=9, epoch=0, loss=float("nan")))
+        >>> decision.effects, round(decision.scale, 3)
+        (('restore', 'restart average'), 0.333)
+    """
+
+    inner: Controller
+    factor: float = 1.0 / 3.0
+    limit: float | None = 10.0
+    max_restores: int = 5
+    stuck: int | None = 20
+    recovery: int = 30
+
+    def __post_init__(self) -> None:
+        require_controller(self, "inner", self.inner)
+        require_number(self, "factor", above=0.0, below=1.0)
+        require_number(self, "limit", above=1.0, optional=True)
+        require_integer(self, "max_restores", minimum=1)
+        require_integer(self, "stuck", minimum=10, optional=True)
+        require_integer(self, "recovery", minimum=1)
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """The inner controller's."""
+        return self.inner.monitor
+
+    @property
+    def sets_the_rate(self) -> bool:
+        """The inner controller's."""
+        return sets_the_rate(self.inner)
+
+    def init(self, run: Run) -> DivergenceState:
+        """Returns the inner controller's state, with nothing counted."""
+        spacing = max(1, (run.steps_per_epoch or 0) // 10)
+        return DivergenceState(self.inner.init(run), Signs(spacing=spacing))
+
+    def update(
+        self, state: DivergenceState, observation: Observation
+    ) -> tuple[DivergenceState, Decision]:
+        """Answers for the inner controller, or in its place when training has gone wrong."""
+        probing = state.rate_is == "experiment"
+        if not probing:
+            state = replace(state, signs=watch_movement(state.signs, observation))
+            symptom = state.signs.symptom(observation, self.limit, self.stuck)
+            if symptom is not None:
+                return self._restore(state, symptom, restorable=observation.restorable)
+            state = _all_is_well(state, observation)
+        signs = watch_level(state.signs, observation.loss, probing=probing)
+        inner, decision = self.inner.update(state.inner, observation)
+        state, decision = self._release(replace(state, inner=inner, signs=signs), decision)
+        decision = replace(decision, scale=decision.scale * state.cut)
+        state, decision = self._keep(state, decision, observation)
+        state = replace(
+            state, rate_is=decision.rate_is, phase=decision.phase, scale=decision.scale
+        )
+        return state, decision
+
+    def _restore(
+        self, state: DivergenceState, symptom: str, *, restorable: bool
+    ) -> tuple[DivergenceState, Decision]:
+        tries = state.signs.tries + state.signs.stuck(self.stuck)
+        again = state.restores > 0 and state.good == 0
+        restores = min(state.restores, self.max_restores) + 1
+        stop = restores > self.max_restores
+        factor = 1.0 if stop else self.factor
+        state = replace(
+            state,
+            signs=replace(state.signs, flat=0, tries=tries),
+            scale=state.scale * factor,
+            cut=state.cut * factor,
+            good=0,
+            restores=restores,
+        )
+        count = f"restore {restores} of {self.max_restores}"
+        what = f"{self.max_restores} restores were in vain" if stop else count
+        after = "to end the training" if stop else f"rate × {factor:.3g}"
+        effects: tuple[Effect, ...] = ("restart average",)
+        if stop:
+            effects = (*effects, "stop")
+        if restorable:
+            back = "back to the last good snapshot"
+            effects = ("restore earlier" if again else "restore", *effects)
+        else:
+            # Of a model that was built in the very step that failed there is none.
+            what = what.replace("restore", "cut")
+            back = "no snapshot was taken yet, the weights stay"
+        return state, Decision(
+            scale=state.scale,
+            rule="diverged",
+            reason=f"{symptom} ({what}): {back}, {after}",
+            effects=effects,
+            rate_is="passing" if state.rate_is == "passing" else "kept",
+            phase=state.phase,
+        )
+
+    def _release(
+        self, state: DivergenceState, decision: Decision
+    ) -> tuple[DivergenceState, Decision]:
+        due = state.cut < 1.0 and state.good >= self.recovery * 2**state.released
+        if not due or decision.rate_is == "experiment" or decision.rule != "hold":
+            return state, decision
+        reason = (
+            f"all went well for {state.good} control points: the fault has passed, the cut to "
+            f"{state.cut:.3g} is taken back"
+        )
+        state = replace(state, cut=1.0, restores=0, released=state.released + 1)
+        return state, replace(decision, rule="released", reason=reason)
+
+    def _keep(
+        self, state: DivergenceState, decision: Decision, observation: Observation
+    ) -> tuple[DivergenceState, Decision]:
+        """Takes the snapshots, if the inner controller takes none, or stops it from a bad one."""
+        snapshot = "snapshot" in decision.effects
+        if decision.rate_is == "experiment":
+            return replace(state, asked=state.asked or snapshot), decision
+        stuck = self.stuck is not None and state.signs.stuck(_SUSPICIOUS)
+        if snapshot or state.inner_snapshots:
+            # A trial that begins here and fails then goes further back than it knows: to weights
+            # from before the flat stretch, which may be dead ones.
+            if stuck:
+                decision, snapshot = decision.without("snapshot"), False
+            return replace(state, inner_snapshots=True, asked=state.asked or snapshot), decision
+        due = observation.epoch_end and observation.step - state.snapshot_step >= _REFRESH
+        due = due and not stuck and progressed(state.signs, observation.loss)
+        # One may have been asked for in vain: a model that is not built has nothing to keep.
+        if state.asked and observation.restorable and not due:
+            return state, decision
+        state = replace(state, asked=True, snapshot_step=observation.step)
+        return state, decision.also("snapshot")
+
+
+def _all_is_well(state: DivergenceState, observation: Observation) -> DivergenceState:
+    measured = observation.monitored is not None and finite(observation.monitored)
+    signs = replace(state.signs, measured=state.signs.measured or measured)
+    good = state.good + (measured or observation.loss is not None)
+    return replace(state, signs=signs, good=good)
+
+
+def guarded(controller: Controller) -> Divergence:
+    """Guards a controller, unless it is, against NaN and infinities only.
+
+    Nothing else is beyond doubt where the rate is the user's choice: a loss that rises, or does
+    not move, may be what was wanted.
+    """
+    if isinstance(controller, Divergence):
+        return controller
+    return Divergence(controller, limit=None, stuck=None)

@@ -1,0 +1,1 @@
+"""One `fit`: what is planned, seen, done and saved of it."""

@@ -1,0 +1,137 @@
+"""Carries out what a decision says beside the rate, and reports what was done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adaptlr.bridge.average import RunningAverage
+from adaptlr.bridge.snapshots import Snapshots
+from adaptlr.controllers import Decision, Effect
+
+__all__ = ["Effects"]
+
+
+class Effects:
+    """Owns what there is to go back to, and the running average of the weights.
+
+    Args:
+        model: A model inside `fit`, compiled; one that is not built yet has nothing to keep.
+        leave: Ids of variables that a restore must not touch (the rates).
+        averaging: Whether to keep an average.
+        step: Training steps done so far.
+        epoch_steps: Steps in an epoch, or None if unknown.
+
+    Attributes:
+        average: The average, or None.
+        next_average: Step of its next update.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        leave: set[int],
+        averaging: bool,
+        step: int,
+        epoch_steps: int | None,
+    ) -> None:
+        self._model = model
+        self._snapshots = Snapshots(leave)
+        self._first_step = step
+        self.average = RunningAverage(model, step) if averaging else None
+        self.next_average = step
+        self._average_interval = max(1, min(16, epoch_steps // 8)) if epoch_steps else 16
+
+    @property
+    def restorable(self) -> bool:
+        """Whether there is a snapshot to go back to."""
+        return bool(self._snapshots)
+
+    def carry_out(self, decision: Decision, step: int) -> set[Effect]:
+        """Does what a decision says, in its order.
+
+        Args:
+            decision: The decision.
+            step: Training steps done.
+
+        Returns:
+            The effects that took place. A model that is not built yet gives no snapshot, nor do
+            weights that hold NaN; without one nothing is gone back to.
+        """
+        return {effect for effect in decision.effects if self._do(effect, decision, step)}
+
+    def _do(self, effect: Effect, decision: Decision, step: int) -> bool:
+        average = self.average
+        if effect == "stop":
+            self._model.stop_training = True
+        elif effect == "snapshot":
+            # For an experiment a model without weights is an error, which is raised there.
+            if not (self._model.built or decision.rate_is == "experiment"):
+                return False
+            return self._snapshots.keep(self._model, untrained=step == self._first_step)
+        elif effect in ("restore", "restore earlier"):
+            if not self._snapshots.restore(earlier=effect == "restore earlier"):
+                return False
+            # The sums behind the epoch's metrics hold what was undone, NaN included.
+            self._model.reset_metrics()
+        elif average is None:
+            return False
+        elif effect == "keep best":
+            average.keep_best()
+        else:
+            average.restart(step)
+        return True
+
+    # --- the average ------------------------------------------------------------------------
+
+    def take_average(self, step: int) -> None:
+        """Takes in the present weights."""
+        if self.average is not None:
+            self.average.update(step)
+
+    def plan_average(self, step: int) -> None:
+        """Says when they are due next: a young average has a short window, and needs more."""
+        age = 0 if self.average is None else self.average.age
+        self.next_average = step + max(1, min(self._average_interval, age // 32))
+
+    def swap_in(self) -> None:
+        """Puts the averaged weights into the model, if there are any."""
+        if self.average is not None:
+            self.average.swap_in()
+
+    def swap_out(self) -> None:
+        """Puts the raw weights back."""
+        if self.average is not None:
+            self.average.swap_out()
+
+    def finish(self, *, experiment: bool, interrupted: bool) -> bool:
+        """Leaves the best weights in the model; True if an experiment was undone.
+
+        If `fit` was interrupted, these may also be those of the last snapshot.
+        """
+        if self.average is not None:
+            self.average.finish()
+        back = experiment or (interrupted and self.average is None)
+        return back and self._snapshots.restore() and experiment
+
+    # --- resuming ---------------------------------------------------------------------------
+
+    def keep_loaded(self) -> None:
+        """Takes a snapshot of weights that were loaded, which are good to go back to."""
+        self._snapshots.keep(self._model, untrained=True)
+
+    def save(self) -> dict[str, Any]:
+        """Returns all of it as arrays and numbers for a file; the model holds the raw weights."""
+        average = None if self.average is None else self.average.save()
+        return {
+            "snapshots": self._snapshots.save(),
+            "average": average,
+            "next_average": self.next_average,
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Becomes what `save` has saved, of a model alike."""
+        self._snapshots.load(saved["snapshots"], self._model)
+        self.next_average = saved["next_average"]
+        if self.average is not None:
+            self.average.load(saved["average"])

@@ -1,0 +1,419 @@
+"""One `fit`: observe at control points, ask the controller, carry out its decision, log it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from adaptlr._store import rebuild
+from adaptlr.bridge.distributed import agreed
+from adaptlr.bridge.evaluation import Sums
+from adaptlr.bridge.optimizer import OptimizerRate, RateState
+from adaptlr.bridge.variables import finite_weights, to_host, training_variables
+from adaptlr.controllers import Decision, Observation, Run
+from adaptlr.loop.clock import Clock, ClockState
+from adaptlr.loop.effects import Effects
+from adaptlr.loop.log import Log
+from adaptlr.loop.plan import Plan
+from adaptlr.loop.rates import Rates, RatesState
+from adaptlr.loop.sensors import Sensors
+from adaptlr.monitor import Direction, finite
+
+__all__ = ["Fit", "Loop"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a callback knows of the `fit` that it is in.
+
+    Args:
+        owner: Name of the callback, for messages.
+        model: The model. Whoever calls the loop has synced it: on JAX its variables hold no
+            values inside an epoch unless asked, and what is written without asking is lost.
+        rate: The optimizer's rate.
+        direction: Whether the monitored metric is better when lower or when higher.
+        epoch: Index of the first epoch.
+        epochs: Index of the epoch at which `fit` ends, or None.
+        epoch_steps: Steps in an epoch, or None if unknown.
+        others: Returns the names of the other callbacks.
+    """
+
+    owner: str
+    model: Any
+    rate: OptimizerRate
+    direction: Direction
+    epoch: int
+    epochs: int | None
+    epoch_steps: int | None
+    others: Callable[[], list[str]]
+
+    @property
+    def execution(self) -> int:
+        """Steps that Keras trains in one call."""
+        return int(self.model.steps_per_execution or 1)
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """All numbers of the loop, beside those of the controller."""
+
+    epoch: int
+    over: bool  # the epoch is
+    next_control: int
+    check_owner: bool
+    epoch_loss: float | None  # of the steps before validation
+    warned: bool
+    described: bool
+    clock: ClockState
+    optimizer: RateState
+    rates: RatesState
+    loss: Sums
+
+
+class Loop:
+    """The state of one `fit` and everything that acts on it.
+
+    Between control points a step costs one comparison. At control points (about ten an epoch, at
+    epoch ends, and where the controller asks for one) the training loss is read, the controller
+    decides, and the decision is carried out and logged. What else there is of one `fit` has rooms
+    of its own: steps, rates, sensors, effects, the log.
+
+    Args:
+        plan: What to do.
+        fit: Where.
+        log: Where to log.
+        saved: What `save` of the loop to be continued has returned, or the part of it that `carry`
+            has; the model must hold its weights already.
+    """
+
+    def __init__(
+        self, plan: Plan, fit: Fit, log: Log, saved: Mapping[str, Any] | None = None
+    ) -> None:
+        self._plan, self._fit, self._log = plan, fit, log
+        self._epoch, self._over = fit.epoch, False
+        steps = fit.epoch_steps
+        self._clock = Clock(_first_step(fit), steps, fit.execution)
+        self._interval = max(1, steps // 10) if steps else 100
+        self._next_step = self._next_control = self.step
+        self._decision = Decision(scale=1.0)
+        self._check_owner = False
+        self._epoch_loss: float | None = None
+        self._sensors = Sensors(plan, fit.owner, fit.model)
+        self._require_own_average()
+        self._effects = Effects(
+            fit.model,
+            leave=fit.rate.variables(),
+            averaging=plan.averaging,
+            step=self.step,
+            epoch_steps=steps,
+        )
+        self._run = self._known_run() if saved is None else Run(**saved["run"])
+        self._rates = Rates(plan, self._run, fit.owner, fit.model, fit.rate)
+        self.state = plan.controller.init(self._run)
+        self._log.know(self._run)
+        if saved is None:
+            self._begin()
+        else:
+            self._continue(saved)
+
+    def _known_run(self) -> Run:
+        fit = self._fit
+        return Run(
+            learning_rate=fit.rate.initial(),
+            steps_per_epoch=fit.epoch_steps,
+            epochs=fit.epochs if self._plan.known_horizon else None,
+            first_step=self.step,
+            direction=fit.direction,
+            measurable=self._sensors.measurable,
+            optimizer_momentum=fit.rate.velocity(),
+        )
+
+    def _begin(self) -> None:
+        self._rates.compile_in(self.step, self._decision.scale)
+        rate = self._run.learning_rate
+        self._record("start", f"{self._fit.owner} takes over from a rate of {rate:.6g}")
+        self._control(None)
+
+    def _require_own_average(self) -> None:
+        if self._plan.averaging and "SwapEMAWeights" in self._fit.others():
+            raise ValueError(
+                f"{self._fit.owner} keeps an average of the weights and swaps it in at each "
+                f"epoch's end; beside it keras.callbacks.SwapEMAWeights would train on from the "
+                f"wrong weights. Leave SwapEMAWeights out of fit(callbacks=...)."
+            )
+
+    # --- resuming ---------------------------------------------------------------------------
+
+    def _continue(self, saved: Mapping[str, Any]) -> None:
+        self.state = rebuild(self.state, saved["state"])
+        self._decision = rebuild(self._decision, saved["decision"])
+        whole = "loop" in saved
+        if whole:
+            self._load(rebuild(self._numbers(), saved["loop"]))
+        self._rates.compile_in(self.step, self._decision.scale)
+        if whole:
+            self._effects.load(saved["effects"])
+        else:  # carried by a file of weights
+            self._effects.keep_loaded()
+            self._rates.apply(self.step, self._decision)
+
+    def _numbers(self) -> LoopState:
+        return LoopState(
+            epoch=self._epoch,
+            over=self._over,
+            next_control=self._next_control,
+            check_owner=self._check_owner,
+            epoch_loss=self._epoch_loss,
+            warned=self._sensors.warned,
+            described=self._log.described,
+            clock=self._clock.state,
+            optimizer=self._fit.rate.state,
+            rates=self._rates.state,
+            loss=self._sensors.loss.state,
+        )
+
+    def _load(self, numbers: LoopState) -> None:
+        self._epoch, self._over = numbers.epoch, numbers.over
+        self._next_control = numbers.next_control
+        self._check_owner, self._epoch_loss = numbers.check_owner, numbers.epoch_loss
+        self._sensors.warned, self._log.described = numbers.warned, numbers.described
+        self._clock.state, self._rates.state = numbers.clock, numbers.rates
+        self._fit.rate.state, self._sensors.loss.state = numbers.optimizer, numbers.loss
+
+    def carry(self) -> dict[str, Any]:
+        """What a file of weights carries: the controller's state and where it stands, as JSON."""
+        return {
+            "run": asdict(self._run),
+            "epoch": self._epoch,
+            "over": self._over or self._clock.last_begun,
+            "state": asdict(self.state),
+            "decision": asdict(replace(self._decision, curve=None)),
+        }
+
+    def save(self) -> dict[str, Any]:
+        """Everything that another process needs to go on from here as if it were this one."""
+        average = self._effects.average
+        swapped = average is not None and average.swapped
+        self._effects.swap_out()
+        content = {
+            **self.carry(),
+            "loop": asdict(self._numbers()),
+            "weights": to_host(training_variables(self._fit.model)),
+            "effects": self._effects.save(),
+        }
+        if swapped:
+            self._effects.swap_in()
+        return content
+
+    @property
+    def step(self) -> int:
+        """Training steps done."""
+        return self._clock.done
+
+    @property
+    def epoch(self) -> int:
+        """Index of the present epoch."""
+        return self._epoch
+
+    @property
+    def exploring(self) -> bool:
+        """Whether the present weights are an experiment that will be undone."""
+        return self._decision.rate_is == "experiment"
+
+    # --- what happens in a fit, in this order -----------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Goes back to the raw weights, which training continues from."""
+        self._effects.swap_out()
+        self._epoch, self._over = epoch, False
+        self._clock.begin_epoch()
+        self._epoch_loss = None
+        self._sensors.loss.reset()
+        # Other callbacks have just had their turn at the rate: look once, before it is written.
+        self._check_owner = True
+        self._next_step = self.step
+
+    def advance(self, batch: int) -> bool:
+        """Counts a step of the epoch about to be trained; True if it is due for something.
+
+        Only then has the model to be synced for `act`.
+        """
+        self._clock.begin(batch)
+        step = self.step
+        if step < self._next_step:
+            return False
+        due = self._check_owner or step >= self._next_control or self._average_due()
+        return due or self._rates.differs(step, self._decision)
+
+    def ended(self, batch: int) -> None:
+        """Notes that a batch was trained; may be called from any thread, in any order."""
+        self._clock.end(batch)
+
+    def act(self) -> None:
+        """Does what is due at this step."""
+        step = self.step
+        if self._check_owner:
+            self._check_owner = False
+            self._rates.require_ownership(step, self._fit.others)
+        if self._average_due():
+            self._take_average()
+            self._effects.plan_average(step)
+        if step >= self._next_control:
+            self._control(self._sensors.loss.read(), self._measured())
+        else:
+            self._rates.apply(step, self._decision)
+            self._plan_next()
+
+    def begin_validation(self) -> None:
+        """Puts the averaged weights into the model; they stay until the next epoch begins."""
+        # Validation resets the metrics, and runs them for itself.
+        self._epoch_loss = self._sensors.loss.read()
+        average = self._effects.average
+        if average is not None and not average.swapped:
+            if self._clock.end_batches():
+                self._take_average()
+            average.swap_in()
+
+    def end_epoch(self, logs: dict[str, Any]) -> None:
+        """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
+        self._over = True
+        loss = self._sensors.loss.read() if self._epoch_loss is None else self._epoch_loss
+        if not self._clock.end_epoch():
+            self._rates.lost(self.step)
+        average = self._effects.average
+        if self._sensors.missing_from(logs):
+            self._swap_in()
+            logs.update(self._sensors.evaluate())
+        elif average is not None and not average.swapped:
+            self._take_average()
+        logs.update(self._fit.rate.read_all())
+        self._log.epoch(self.step, {**logs}, self._noise())
+        self._control(loss, self._sensors.monitored(logs, self._epoch), epoch_end=True)
+        self._swap_in()
+
+    def abandon(self) -> None:
+        """Goes back to the raw weights; an exception is on its way out of `fit`."""
+        self._effects.swap_out()
+
+    def finish(self, *, interrupted: bool = False) -> None:
+        """Leaves the best weights in the model and closes the log."""
+        self._rates.remove()
+        if self._effects.finish(experiment=self.exploring, interrupted=interrupted):
+            self._fit.rate.put_back()
+        self._log.close()
+
+    # --- the loop ---------------------------------------------------------------------------
+
+    def _control(
+        self, loss: float | None, monitored: float | None = None, *, epoch_end: bool = False
+    ) -> None:
+        step, scale = self.step, self._decision.scale
+        self._rates.require_ownership(step, self._fit.others)
+        seen = self._observe(loss, monitored, epoch_end)
+        self.state, decision = self._plan.controller.update(self.state, seen)
+        self._decision = decision
+        done = self._effects.carry_out(decision, step)
+        restored = bool(done & {"restore", "restore earlier"})
+        if restored:
+            self._sensors.loss.reset()
+        # A restore takes the counter back by which the table is read.
+        if restored or decision.scale != scale:
+            self._rates.compile_again(step, decision.scale)
+        asked = decision.next_step
+        self._next_control = step + self._interval if asked is None else asked
+        self._rates.apply(step, decision)
+        self._plan_next()
+        if decision.rule == "unprobed" and restored:
+            self._warn_unseen(decision)
+        if decision.rule != "hold":
+            kept = "" if restored or not decision.restores else " (there was none to go back to)"
+            self._record(decision.rule, decision.reason + kept, decision)
+        self._log.control(step, self._rates.state.written, seen, decision.phase)
+        if not self._log.described and self._clock.done_in_epoch > 0:
+            # Samples of an epoch's last batch, which may be smaller, would tell the wrong size.
+            samples = 0.0 if epoch_end else self._sensors.loss.samples
+            self._log.describe(step, samples / self._clock.done_in_epoch)
+
+    def _observe(
+        self, loss: float | None, monitored: float | None, epoch_end: bool
+    ) -> Observation:
+        loss, monitored = agreed([loss, monitored])
+        if loss is not None and not finite(loss) and self._fit.rate.skips_overflow():
+            loss = None  # steps that were skipped
+        # Skip this device call when no snapshot could be restored.
+        look = epoch_end and self._effects.restorable and not self.exploring
+        return Observation(
+            step=self.step,
+            epoch=self._epoch,
+            epoch_end=epoch_end,
+            learning_rate=self._rates.state.written,
+            loss=loss,
+            monitored=monitored,
+            sound=not look or finite_weights(self._fit.model),
+            restorable=self._effects.restorable,
+        )
+
+    def _plan_next(self) -> None:
+        due = [self._next_control]
+        if self._rates.every_step:
+            due.append(self.step + 1)
+        if self._effects.average is not None:
+            due.append(self._effects.next_average)
+        self._next_step = max(self.step + 1, min(due))
+
+    # --- the average ------------------------------------------------------------------------
+
+    def _average_due(self) -> bool:
+        return self._effects.average is not None and self.step >= self._effects.next_average
+
+    def _take_average(self) -> None:
+        if not self.exploring:
+            self._effects.take_average(self.step)
+
+    def _swap_in(self) -> None:
+        average = self._effects.average
+        if average is not None and not average.swapped:
+            self._take_average()
+            average.swap_in()
+
+    def _measured(self) -> float | None:
+        """Measures the metric between epoch ends, with the averaged weights if there are any."""
+        if not (self._decision.measure and self._sensors.measurable):
+            return None
+        self._take_average()
+        self._effects.swap_in()
+        measured = self._sensors.monitored(self._sensors.evaluate(), self._epoch)
+        self._effects.swap_out()
+        return measured
+
+    def _noise(self) -> dict[str, float | None]:
+        """How far averaged and raw weights are apart; leaves the raw ones in the model."""
+        average = self._effects.average
+        if average is None:
+            return {}
+        if not self._sensors.measurable or self.exploring:
+            average.swap_out()
+            return {}
+        self._swap_in()  # if nothing has been validated
+        return self._sensors.noise(average)
+
+    # --- small parts ------------------------------------------------------------------------
+
+    def _warn_unseen(self, decision: Decision) -> None:
+        warnings.warn(
+            f"{self._fit.owner}: {decision.reason}. A train_step of your own is seen if it "
+            f"updates a keras.metrics.Mean(name='loss') among the model's metrics.",
+            stacklevel=6,
+        )
+
+    def _record(self, rule: str, reason: str, decision: Decision | None = None) -> None:
+        curve = None if decision is None else decision.curve
+        self._log.decision(self.step, self._epoch, self._rates.present, rule, reason, curve)
+
+
+def _first_step(fit: Fit) -> int:
+    if fit.epoch_steps:
+        return fit.epoch * fit.epoch_steps
+    return fit.rate.steps_counted() if fit.epoch else 0

@@ -1,0 +1,182 @@
+"""The open loop: the rate and the momentum of every step, and how they reach the optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from adaptlr.bridge.compiled import CycledMomentum, InGraph, compiles_steps
+from adaptlr.bridge.optimizer import OptimizerRate
+from adaptlr.controllers import Decision, Run
+from adaptlr.loop.plan import Plan
+from adaptlr.schedules import Constant, Cosine, Linear, OneCycle, Warmup
+
+__all__ = ["Rates", "RatesState"]
+
+
+@dataclass(frozen=True)
+class RatesState:
+    """What was written into the optimizer."""
+
+    written: float | None = None  # the rate, the last time
+    lost: bool = False  # and it may not have arrived
+
+
+class Rates:
+    """Sets `rate = schedule(step) * scale` in the optimizer, and the momentum if it is cycled.
+
+    A schedule that no controller scales is known in advance: where the backend compiles the
+    training step, it is compiled in (`InGraph`), exact at every step whatever the callback does,
+    and compiled anew if the guard against divergence cuts it. Elsewhere a rate is written before
+    each step at which it differs.
+
+    Args:
+        plan: Where the schedule and the momentum come from.
+        run: The run about to begin, for which they are made.
+        owner: Name of the callback, for messages.
+        model: A compiled, built model.
+        optimizer: The rate where it is written.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        run: Run,
+        owner: str,
+        model: Any,
+        optimizer: OptimizerRate,
+    ) -> None:
+        self.state = RatesState()
+        self._plan = plan
+        self._run = run
+        self._owner = owner
+        self._model = model
+        self._optimizer = optimizer
+        self._schedule = plan.schedule(run)
+        self._momentum = None if plan.momentum is None else plan.momentum(run)
+        self._in_graph: InGraph | None = None
+        self._cycled: CycledMomentum | None = None
+
+    @property
+    def present(self) -> float:
+        """The rate that the next step is trained with, as far as it is known."""
+        written = self.state.written
+        return self._run.learning_rate if written is None else written
+
+    @property
+    def every_step(self) -> bool:
+        """Whether each step may have a rate of its own that is to be written before it."""
+        return self._in_graph is None and not isinstance(self._schedule, Constant)
+
+    def differs(self, step: int, decision: Decision) -> bool:
+        """Whether rate or momentum of a step are to be written: on JAX that takes a sync."""
+        if not self.every_step:
+            return False
+        new = decision.scale * self._scheduled(step) != self.state.written
+        return new or self.state.lost or self._cycled is not None
+
+    def compile_in(self, step: int, scale: float) -> None:
+        """Compiles the rates to come into the step, if nothing but a fault will change them."""
+        momentum = self._momentum
+        if not compiles_steps() or isinstance(self._schedule, Constant):
+            if momentum is not None:
+                self._cycled = CycledMomentum(self._model, self._optimizer.leaves)
+            return
+        end = self._last_change()
+        planned = self._run.total_steps is not None or momentum is not None  # else each is written
+        if end is None or not planned or not self._plan.open_loop:
+            if momentum is not None:
+                raise ValueError(
+                    f"{self._owner}(momentum=...) needs to know the number of steps, and the data "
+                    f"does not say; pass steps_per_epoch to fit, or momentum=None."
+                )
+            return
+        if self._in_graph is not None:
+            self._in_graph.remove()
+        steps = range(step, max(step + 1, end))
+        self._in_graph = InGraph(
+            self._model,
+            self._optimizer.leaves,
+            self._optimizer.state.ratios,
+            step,
+            [scale * self._scheduled(later) for later in steps],
+            None if momentum is None else [momentum(later) for later in steps],
+        )
+
+    def compile_again(self, step: int, scale: float) -> None:
+        """Does so for rates that another scale, or a restored counter, has put out of date."""
+        if self._in_graph is not None:
+            self.compile_in(step, scale)
+
+    def apply(self, step: int, decision: Decision) -> None:
+        """Writes rate and momentum of the step about to be trained, if they differ."""
+        rate = decision.scale * self._scheduled(step)
+        if rate != self.state.written or self.state.lost:
+            self._optimizer.write(rate, self._lasting(step, rate, decision))
+            self.state = RatesState(rate)
+        if self._momentum is not None and self._cycled is not None:
+            self._cycled.write(self._momentum(step))
+
+    def lost(self, step: int) -> None:
+        """Allows for a last batch that was announced and was not there; `step` comes next.
+
+        On JAX what was written before it is lost; TensorFlow may have counted it.
+        """
+        self._optimizer.forget()
+        self.state = replace(self.state, lost=True)
+        if self._in_graph is not None:
+            self._in_graph.align(step)
+
+    def require_ownership(self, step: int, others: Callable[[], list[str]]) -> None:
+        """Refuses to go on if something else has changed the rate since it was written."""
+        changed = self._optimizer.changed_by_others()
+        if changed is not None:
+            names = ", ".join(others()) or "no other"
+            raise RuntimeError(
+                f"{self._owner} set the learning rate to {changed[0]:.6g} and found "
+                f"{changed[1]:.6g} at step {step}: something else changes it too, another "
+                f"callback (LearningRateScheduler, ReduceLROnPlateau, a second adaptlr callback), "
+                f"code in a training step, or optimizer state that was loaded. Callbacks in this "
+                f"fit: {names}. Keep one that sets the rate; a schedule and a controller are "
+                f"combined by adaptlr.ScheduleLR(schedule, controller)."
+            )
+
+    def remove(self) -> None:
+        """Leaves nothing in the training step, and the momentum as it was compiled."""
+        if self._in_graph is not None:
+            self._in_graph.remove()
+        if self._cycled is not None:
+            self._cycled.remove()
+
+    def _last_change(self) -> int | None:
+        """The step from which on the schedule stays where it is, or None if that is not known."""
+        schedule, ends = self._schedule, [self._run.last_step]
+        if isinstance(schedule, OneCycle):
+            ends.append(schedule.total_steps)
+        if isinstance(schedule, Cosine | Linear):
+            ends.append(schedule.decay_steps + 1)
+        return min((end for end in ends if end is not None), default=None)
+
+    def _lasting(self, step: int, rate: float, decision: Decision) -> float:
+        """What a later `fit` begins from if this one leaves `rate` in the optimizer.
+
+        Rates that a run only passes through are none: those of a probe, of a warm-up (it is where
+        that leads to) and of AutoLR's cool-down, and zero, from which there is no way back.
+        """
+        schedule = self._schedule
+        if isinstance(schedule, Warmup) and step < schedule.warmup_steps:
+            rate = decision.scale * self._scheduled(schedule.warmup_steps)
+        elif decision.rate_is != "kept":
+            return self._run.learning_rate
+        return rate or self._run.learning_rate
+
+    def _scheduled(self, step: int) -> float:
+        value = float(self._schedule(step))
+        if not (math.isfinite(value) and value >= 0.0):
+            raise ValueError(
+                f"{self._owner}(schedule=...) must return a finite rate >= 0 at every step. "
+                f"Received: {value} at step {step} from {self._schedule!r}"
+            )
+        return value

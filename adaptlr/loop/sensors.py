@@ -1,0 +1,129 @@
+"""Everything that becomes an observation: training loss, monitored metric, sound weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from adaptlr.bridge.average import RunningAverage
+from adaptlr.bridge.evaluation import TrainingLoss, evaluate, few
+from adaptlr.loop.plan import Plan
+
+__all__ = ["Sensors", "number"]
+
+
+class Sensors:
+    """Reads what a controller is told, with the averaged weights where it is given them.
+
+    Args:
+        plan: Where monitor and validation data come from.
+        owner: Name of the callback, for messages.
+        model: A compiled model, inside `fit`.
+
+    Attributes:
+        loss: The training loss.
+        warned: Whether a missing metric was told of.
+
+    Raises:
+        ValueError: If the model cannot be evaluated on the data; one batch is tried, so that data
+            of the wrong shape do not cost an epoch.
+    """
+
+    def __init__(self, plan: Plan, owner: str, model: Any) -> None:
+        self._plan = plan
+        self._monitor = plan.controller.monitor
+        self._data = plan.validation_data
+        self._owner = owner
+        self._model = model
+        self.loss = TrainingLoss(model)
+        self.warned = False
+        self._names = self._try_out()
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the monitored metric can be measured at any step."""
+        return self._monitor is not None and self._monitor.name in self._names
+
+    def _try_out(self) -> set[str]:
+        if self._data is None:
+            return set()
+        try:
+            return set(evaluate(self._model, self._data, steps=1))
+        except Exception as error:
+            raise ValueError(
+                f"{self._owner}(validation_data=...) must be data that model.evaluate takes, at "
+                f"least one batch of them. It says: {error}"
+            ) from error
+
+    def missing_from(self, logs: dict[str, Any]) -> bool:
+        """Whether `logs` lack the monitored metric, and it can be measured instead."""
+        return self.measurable and self._monitor is not None and self._monitor.name not in logs
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluates the present weights on all of the validation data."""
+        return evaluate(self._model, self._data)
+
+    def noise(self, average: RunningAverage) -> dict[str, float | None]:
+        """Measures averaged and raw weights on the same few batches.
+
+        Args:
+            average: The averaged weights, which are in the model; afterwards the raw ones are.
+        """
+        if self._monitor is None:
+            return {}
+        found = []
+        for raw in (False, True):
+            if raw:
+                average.swap_out()
+            logs = evaluate(self._model, self._data, steps=few(self._data))
+            found.append(number(logs.get(self._monitor.name)))
+        averaged, raw_value = found
+        gap = None if averaged is None or raw_value is None else abs(raw_value - averaged)
+        return {"noise/averaged": averaged, "noise/raw": raw_value, "noise/gap": gap}
+
+    def monitored(self, logs: dict[str, Any], epoch: int) -> float | None:
+        """Picks the metric; warns once if it is not there."""
+        if self._monitor is None:
+            return None
+        name = self._monitor.name
+        value = number(logs.get(name))
+        if value is None and not self.warned:
+            self.warned = True
+            why = _why_missing(name, logs, epoch, self._without_metric())
+            warnings.warn(f"{self._owner}(monitor={name!r}): {why}", stacklevel=4)
+        return value
+
+    def _without_metric(self) -> str:
+        if not self._plan.averaging:
+            return "the rate is held"
+        return (
+            "the training loss decides about the rate, over-fitting goes unseen, and the last "
+            "averaged weights count as the best"
+        )
+
+
+def number(value: Any) -> float | None:
+    """Returns a metric as a float: a number, or a 0-d array of any library; None for the rest."""
+    if isinstance(value, str | bytes) or getattr(value, "ndim", 0) != 0:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _why_missing(name: str, logs: Mapping[str, Any], epoch: int, meanwhile: str) -> str:
+    """Says why there is no number named `name` in the logs of an epoch, and what happens."""
+    if name in logs:
+        return (
+            f"at the end of epoch {epoch + 1} this metric is no number; monitor one that is. "
+            f"Received: {name}={str(logs[name])[:60]} ({type(logs[name]).__name__})"
+        )
+    hint = ""
+    if name.startswith("val_") and not any(key.startswith("val_") for key in logs):
+        hint = " (nothing was validated in this epoch: pass validation_data to fit)"
+    return (
+        f"there is no such metric at the end of epoch {epoch + 1}{hint}; until there is, "
+        f"{meanwhile}. Metrics: {', '.join(sorted(logs))}"
+    )

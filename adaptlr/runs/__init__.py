@@ -1,0 +1,1 @@
+"""Runs after the fact: read back, replayed, plotted, shown in a terminal."""

@@ -1,0 +1,248 @@
+"""AutoLR in real `fit` runs."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from models import blobs, classifier, collected_warnings
+
+import adaptlr
+from adaptlr.writers import MemoryWriter
+
+
+def fit(callback, optimizer=None, epochs=20, layers=(), samples=640, **arguments):
+    x, y = blobs(samples)
+    model = classifier(optimizer or keras.optimizers.Adam(1e-6), *layers)
+    arguments.setdefault("validation_data", blobs(90, seed=0))
+    history = model.fit(
+        x, y, batch_size=32, epochs=epochs, verbose=0, callbacks=[callback], **arguments
+    )
+    return model, history.history
+
+
+def rules(callback):
+    return [record.rule for record in callback.decisions]
+
+
+def test_the_noise_gap_is_measured_on_the_same_batches_and_disturbs_nothing():
+    held_out, outcomes = blobs(90, seed=0), []
+    optimizer = keras.optimizers.SGD  # whose trials, at this momentum, do not fit into 400 steps
+    for data in (held_out, None):
+        keras.utils.set_random_seed(5)
+        writer = MemoryWriter()
+        callback = adaptlr.AutoLR(data, writers=[writer])
+        layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.3)]
+        model, history = fit(
+            callback, optimizer(0.01, momentum=0.92), layers=layers, validation_data=held_out
+        )
+        outcomes.append((model.get_weights(), callback.decisions, writer.scalars))
+    (weights, decisions, scalars), (plain_weights, plain_decisions, plain_scalars) = outcomes
+    assert decisions == plain_decisions
+    for left, right in zip(weights, plain_weights, strict=True):
+        np.testing.assert_array_equal(left, right)
+    rows = [values for _, values in scalars if "noise/gap" in values]
+    assert len(rows) == len(history["loss"]) - 1  # the first one ended in the probe
+    for row in rows:
+        assert row["noise/averaged"] == pytest.approx(row["epoch/val_loss"], rel=1e-5)
+        assert row["noise/gap"] == abs(row["noise/raw"] - row["noise/averaged"])
+    assert max(row["noise/gap"] for row in rows) > 1e-4
+    assert not any("noise/gap" in values for _, values in plain_scalars)
+
+
+OPTIMIZERS = [
+    lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
+    keras.optimizers.Adam,
+    keras.optimizers.RMSprop,
+    keras.optimizers.AdamW,
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("start", [1e-7, 10.0])
+def test_learns_from_any_start_rate(optimizer, start):
+    callback = adaptlr.AutoLR()
+    _, history = fit(callback, optimizer(start))
+    assert max(history["val_accuracy"]) > 0.9
+    assert rules(callback)[:3] == ["start", "probe", "settle"]
+    assert 1e-4 < callback.learning_rate < 3.0
+
+
+def test_the_start_rate_plays_no_part():
+    weights = []
+    for start in (1e-7, 10.0):
+        keras.utils.set_random_seed(3)
+        model, _ = fit(adaptlr.AutoLR(), keras.optimizers.Adam(start))
+        weights.append(model.get_weights())
+    for left, right in zip(*weights, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("layers", [(), ("norm", "dropout")])
+def test_a_repeated_run_is_identical_to_the_bit(layers):
+    outcomes = []
+    for _ in range(2):
+        keras.utils.set_random_seed(5)
+        built = {
+            "norm": keras.layers.BatchNormalization,
+            "dropout": lambda: keras.layers.Dropout(0.3),
+        }
+        callback = adaptlr.AutoLR()
+        model, history = fit(callback, layers=[built[name]() for name in layers])
+        outcomes.append((model.get_weights(), history, callback.decisions))
+    first, second = outcomes
+    assert all(np.array_equal(a, b) for a, b in zip(first[0], second[0], strict=True))
+    assert first[1:] == second[1:]
+
+
+def test_the_probe_leaves_no_trace_in_the_weights():
+    seen = {}
+
+    class Spy(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            step = len(seen)
+            seen[step] = self.model.get_weights()
+
+    callback, spy = adaptlr.AutoLR(), Spy()
+    x, y = blobs(640)
+    model = classifier(keras.optimizers.Adam())
+    model.fit(x, y, batch_size=32, epochs=20, verbose=0, callbacks=[callback, spy],
+              validation_data=(x, y))  # fmt: skip
+    settled = next(r.step for r in callback.decisions if r.rule == "settle")
+    for start, after in zip(seen[0], seen[settled], strict=True):
+        np.testing.assert_array_equal(start, after)
+    assert any(not np.array_equal(a, b) for a, b in zip(seen[0], seen[settled - 1], strict=True))
+
+
+def test_the_model_ends_with_the_best_validated_weights():
+    model, history = fit(adaptlr.AutoLR())
+    loss = model.evaluate(*blobs(90, seed=0), verbose=0)[0]
+    assert loss == pytest.approx(min(history["val_loss"]), rel=0.02)
+
+
+def test_validation_inside_fit_measures_averaged_weights_and_training_goes_on_from_raw_ones():
+    pairs = []
+
+    class Spy(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.averaged = self.model.get_weights()
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch > 5:
+                pairs.append((self.averaged, self.model.get_weights()))
+
+    x, y = blobs(640)
+    model = classifier(keras.optimizers.Adam())
+    model.fit(x, y, epochs=10, verbose=0, callbacks=[adaptlr.AutoLR(), Spy()],
+              validation_data=(x, y))  # fmt: skip
+    for averaged, raw in pairs:
+        assert any(not np.array_equal(a, b) for a, b in zip(averaged, raw, strict=True))
+
+
+@pytest.mark.parametrize("epochs", [10, 20])
+def test_batch_norm_validates_well_from_the_first_epochs(epochs):
+    """Averaged statistics are those of the latest batches: finite, and of use at once."""
+    _, history = fit(adaptlr.AutoLR(), layers=[keras.layers.BatchNormalization()], epochs=epochs)
+    assert np.isfinite(history["val_loss"]).all()
+    assert max(history["val_accuracy"][:5]) > 0.9
+
+
+def test_own_validation_data_stands_in_for_that_of_fit():
+    callback = adaptlr.AutoLR(validation_data=blobs(90, seed=0))
+    _, history = fit(callback, validation_data=None)
+    assert len(history["val_loss"]) == len(history["loss"])
+    assert rules(callback)[-1] == "stop"
+
+
+def test_a_trial_measures_averaged_weights_and_disturbs_nothing():
+    """The raise decides by held-out data; how many there are changes nothing before it."""
+    seen, x, y = {}, *blobs(640)
+    for samples in (20, 90):
+        keras.utils.set_random_seed(1)
+        callback = adaptlr.AutoLR((x[:samples], y[:samples]))
+        record = seen[samples] = []
+
+        class Weights(keras.callbacks.Callback):
+            def on_train_batch_begin(self, batch, logs=None, record=record):
+                record.append(self.model.get_weights())
+
+        model = classifier(keras.optimizers.SGD(), keras.layers.Dropout(0.2))
+        model.fit(x, y, batch_size=8, epochs=21, verbose=0, callbacks=[callback, Weights()],
+                  validation_data=(x[:90], y[:90]))  # fmt: skip
+    moves = [r for r in callback.decisions if r.rule in ("raise", "undo")]
+    assert moves[0].rule == "raise"
+    assert "averaged weights" in moves[1].reason
+    for few, many in zip(seen[20][: moves[0].step + 1], seen[90], strict=False):
+        for a, b in zip(few, many, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_without_validation_it_says_so_once_and_steers_on_the_training_loss():
+    callback = adaptlr.AutoLR(horizon=None)
+    with collected_warnings() as messages:
+        _, history = fit(callback, epochs=150, validation_data=None)
+    assert len(messages) == 1
+    assert "the training loss decides about the rate" in messages[0]
+    assert rules(callback)[-1] == "stop"
+    assert len(history["loss"]) < 150
+    assert history["accuracy"][-1] > 0.9
+
+
+def test_an_unknown_horizon_stops_by_itself():
+    callback = adaptlr.AutoLR(horizon=None)
+    _, history = fit(callback, epochs=200)
+    assert rules(callback)[-2:] == ["cool", "stop"]
+    assert len(history["loss"]) < 200
+    assert max(history["val_accuracy"]) > 0.9
+
+
+def test_nan_goes_back_and_cuts():
+    class Poison(keras.callbacks.Callback):
+        """Puts NaN into the weights once, in the sixth epoch."""
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 5:
+                self.model.set_weights([w * np.nan for w in self.model.get_weights()])
+
+    x, y = blobs(640)
+    callback = adaptlr.AutoLR()
+    model = classifier(keras.optimizers.Adam())
+    history = model.fit(x, y, batch_size=32, epochs=20, verbose=0, validation_data=(x, y),
+                        callbacks=[callback, Poison()]).history  # fmt: skip
+    diverged = [r for r in callback.decisions if r.rule == "diverged"]
+    assert len(diverged) == 1
+    assert "the training loss became nan" in diverged[0].reason
+    held = next(r for r in callback.decisions if r.rule == "warm")
+    assert diverged[0].learning_rate == pytest.approx(held.learning_rate / 3)
+    assert history["val_accuracy"][-1] > 0.9
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_a_run_of_few_steps_keeps_its_own_rate():
+    callback = adaptlr.AutoLR()
+    fit(callback, keras.optimizers.Adam(0.01), epochs=2, samples=96)
+    assert rules(callback)[:2] == ["start", "unprobed"]
+    assert callback.learning_rate == pytest.approx(0.01)
+
+
+def test_ramp_and_losses_are_logged_step_by_step():
+    writer = MemoryWriter()
+    callback = adaptlr.AutoLR(writers=[writer])
+    fit(callback)
+    settled = next(r.step for r in callback.decisions if r.rule == "settle")
+    ramp = [s["learning_rate"] for step, s in writer.scalars if step < settled and "loss" in s]
+    assert len(ramp) >= settled - 1
+    assert ramp == sorted(ramp)
+    assert writer.decisions == callback.decisions
+
+
+def test_refuses_a_second_average_of_the_weights_beside_it():
+    x, y = blobs()
+    model = classifier(keras.optimizers.SGD(0.1, use_ema=True))
+    callbacks = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True), adaptlr.AutoLR()]
+    with pytest.raises(ValueError, match="Leave SwapEMAWeights out"):
+        model.fit(x, y, verbose=0, callbacks=callbacks)
+
+
+def test_learning_rate_is_none_before_fit():
+    assert adaptlr.AutoLR().learning_rate is None

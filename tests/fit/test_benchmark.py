@@ -1,0 +1,85 @@
+"""The benchmark runs from start to end at tiny size, goes on where it was, and fills its page."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "examples" / "benchmark"
+pytest.importorskip("sklearn")
+pytest.importorskip("rich")
+
+
+def run(script, *arguments):
+    path = {"PYTHONPATH": str(ROOT)} if (ROOT / "adaptlr").exists() else {}
+    ran = subprocess.run(
+        [sys.executable, str(FOLDER / script), *map(str, arguments)],
+        env={**os.environ, **path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return ran.stdout
+
+
+@pytest.mark.slow
+def test_the_digits_suite(tmp_path):
+    lines, page = tmp_path / "lines.jsonl", tmp_path / "page.md"
+    arguments = ("digits", "--epochs", 12, "--seeds", 0, "--optimizers", "adam", "--out", lines)
+    methods = ("--methods", "constant", "AutoLR", "--rates", 1e-6, 1.0)
+    run("run.py", *arguments, *methods)
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [(line["method"], line["rate"]) for line in written] == [
+        ("constant", None),
+        ("AutoLR", 1e-6),
+        ("AutoLR", 1.0),
+    ]
+    assert len({line["test_accuracy"] for line in written[1:]}) == 1
+    with lines.open("a") as file:
+        file.write('{"suite": "digi')  # a run that was cut off
+    before = lines.read_text()
+    assert "1/3" not in run("run.py", *arguments, *methods)
+    assert lines.read_text() == before
+    run("run.py", *arguments, "--methods", "CosineDecay")
+    assert json.loads(lines.read_text().splitlines()[-1])["method"] == "CosineDecay"
+    shorter = "AutoLR, half the epochs", "AutoLR, a third of the epochs"
+    named = ("AutoLR, horizon=None", "without cool-down", *shorter)
+    run("run.py", *arguments, "--methods", *named, "--rates", 1e-2)
+    names = "figures", "auto", "unbounded", "ablation", "shorter"
+    page.write_text("".join(f"<!-- {n} -->\nold\n<!-- /{n} -->\n" for n in names))
+    run("tables.py", "--lines", lines, "--page", page)
+    text = page.read_text()
+    assert "old" not in text
+    assert "| constant | 1 | 1.00 | 1.000 |" in text
+    assert "| digits cnn-bn, adam | 0 | 2 | 0.00 |" in text
+    assert " of 160 (" in text
+    assert "| without cool-down | 1 |" in text
+    assert "| 50% | 1 |" in text
+    assert "| 33% | 1 |" in text
+
+
+@pytest.mark.slow
+def test_the_suite_for_a_gpu_goes_on_in_pieces(tmp_path):
+    lines, archive, page = tmp_path / "lines.jsonl", tmp_path / "images.npz", tmp_path / "page.md"
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (6000, 32, 32, 3), "uint8")
+    labels = random.integers(0, 10, (6000, 1), "uint8")
+    np.savez(archive, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    arguments = ("cifar", "--data", archive, "--images", 256, "--epochs", 1, "--seeds", 0,
+                 "--tasks", "resnet20", "--optimizers", "sgd", "--out", lines,
+                 "--methods", "constant", "CosineDecay at", "--rates", 1e-3)  # fmt: skip
+    assert "1/2: the same command" in run("run.py", *arguments, "--minutes", -1)
+    run("run.py", *arguments)
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [line["method"] for line in written] == ["constant", "CosineDecay at"]
+    page.write_text("<!-- cifar -->\n<!-- /cifar -->\n")
+    run("tables.py", "--lines", lines, "--page", page)
+    assert "| resnet20, sgd |" in page.read_text()

@@ -1,0 +1,164 @@
+"""What must not grow, what must not be imported, and the tables that say what the rest costs."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from itertools import pairwise
+from pathlib import Path
+
+import keras
+import pytest
+from models import blobs, classifier
+
+import adaptlr
+from adaptlr.bridge.average import RunningAverage
+from adaptlr.bridge.snapshots import Snapshot
+
+ROOT = Path(__file__).parents[2]
+
+
+def drive(callback, steps, first=0):
+    for batch in range(first, first + steps):
+        callback.on_train_batch_begin(batch)
+        callback.on_train_batch_end(batch)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: adaptlr.PlateauLR("loss"),
+        lambda: adaptlr.CyclicalLR(1e-3, 1e-1, 100),
+        lambda: adaptlr.ScheduleLR(lambda step: 0.1),
+    ],
+)
+def test_a_long_run_grows_by_nothing(make):
+    """The hooks of thousands of steps: 300,000 where a step is a comparison, 6,000 elsewhere."""
+    x, y = blobs()
+    model, callback = classifier("sgd"), make()
+    model.fit(x, y, verbose=0)
+    callback.set_model(model)
+    callback.set_params({"epochs": 1, "steps": None, "verbose": 0})
+    callback.on_train_begin()
+    callback.on_epoch_begin(0)
+    steps = 1_000 if isinstance(callback, adaptlr.CyclicalLR | adaptlr.ScheduleLR) else 50_000
+    tracemalloc.start()
+    sizes = []
+    for window in range(6):
+        drive(callback, steps, first=window * steps)
+        gc.collect()  # arrays of JAX are in circles
+        sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    callback.on_train_end()
+    # A number kept at each control point is 32 bytes, and each window has 500 of them or a
+    # thousand steps; what TensorFlow keeps of recent numbers grows less from window to window.
+    assert min(after - before for before, after in pairwise(sizes)) < 8_000, sizes
+
+
+def test_an_average_and_a_snapshot_are_one_copy_each():
+    model = classifier("adam", keras.layers.BatchNormalization())
+    model.optimizer.build(model.trainable_variables)
+    weights, slots = len(model.weights), len(model.optimizer.variables)
+    average = RunningAverage(model, 0)
+    for step in range(1, 50):
+        average.update(step)
+    # Moving mean and variance also as they were at the last update.
+    assert len(average._cells.arrays) == weights + 2
+    assert average._raw is None
+    assert average._best is None
+    assert len(Snapshot(model, leave=set())._values) == weights + slots
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX says what its devices hold")
+def test_a_device_holds_one_average_beside_the_model():
+    """While it trains; the snapshot and the best average are in the host's memory."""
+    import jax
+
+    def held():
+        gc.collect()
+        # The view that a conversion to NumPy leaves behind is an array of the same buffer.
+        arrays = {a.unsafe_buffer_pointer(): a for a in jax.live_arrays()}
+        return sum(a.nbytes for a in arrays.values() if a.nbytes > 10_000)
+
+    class Look(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.training, self.validating = [], []
+
+        def on_test_batch_begin(self, batch, logs=None):
+            if batch == 5:
+                self.validating.append(held() - others)
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 31:
+                self.training.append(held() - others)
+
+    def peaks(*callbacks):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [
+                keras.Input((8,)),
+                keras.layers.Dense(1000, activation="relu"),
+                keras.layers.Dense(500),
+                keras.layers.Dense(3, activation="softmax"),
+            ]
+        )
+        model.compile("adam", "sparse_categorical_crossentropy")
+        look = Look()
+        x, y = blobs(8 * 40)
+        model.fit(
+            x, y, batch_size=8, epochs=6, validation_data=(x, y), verbose=0,
+            callbacks=[look, *callbacks],
+        )  # fmt: skip
+        return look, sum(w.nbytes for w in model.get_weights() if w.nbytes > 10_000)
+
+    others = held()
+    plain, copy = peaks()
+    others = held()
+    with_auto, _ = peaks(adaptlr.AutoLR())
+    more = [a - b for a, b in zip(with_auto.training, plain.training, strict=True)]
+    assert 0.9 * copy <= max(more) <= 1.1 * copy
+    # The raw weights too, which Keras' `fit` holds on to until its next step.
+    more = [a - b for a, b in zip(with_auto.validating, plain.validating, strict=True)]
+    assert 1.9 * copy <= max(more) <= 2.1 * copy
+
+
+def test_import_waits_for_nothing_heavy():
+    code = (
+        "import sys, keras; before = set(sys.modules); import adaptlr; "
+        "print([n for n in set(sys.modules) - before if n.split('.')[0] != 'adaptlr'])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ).stdout  # fmt: skip
+    imported = eval(shown.splitlines()[-1])
+    heavy = ("tensorboard", "matplotlib", "tensorflow", "torch", "jax", "scipy")
+    assert not [name for name in imported if name.split(".")[0] in heavy]
+
+
+def test_tables_are_made_from_the_lines(tmp_path):
+    shared = {"backend": "torch", "device": "CPU", "versions": {}}
+    pair = {**shared, "kind": "pair", "model": "cnn", "batch": 64, "method": "AutoLR"}
+    lines = [
+        {**pair, "pair": i, "without_ms": [10.0, 10.0], "with_ms": [10.0 + i, 12.0]}
+        for i in range(3)
+    ]
+    lines.append({**shared, "kind": "import", "pair": 0, "milliseconds": 7.0})
+    lines.append(
+        {**shared, "kind": "piece", "grows_with": "groups", "size": 4, "microseconds": {"w": 3.0}}
+    )
+    record, page = tmp_path / "lines.jsonl", tmp_path / "page.md"
+    record.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page.write_text((ROOT / "docs" / "performance.md").read_text())
+    script = ROOT / "examples" / "benchmark" / "overhead.py"
+    for _ in range(2):  # a second time it replaces what it wrote
+        subprocess.run([sys.executable, script, "--lines", record, "--table", page], check=True)
+    text = page.read_text()
+    assert text.count("| 1.100 | 1.000 to 1.200 | 1.200 | 3 | ≤ 1.02 |") == 1
+    assert text.count("| 4 groups | w | 3.0 µs |") == 1
+    assert text.count("| torch | 7.0 ms | 7.0 ms | 1 |") == 1

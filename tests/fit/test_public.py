@@ -1,0 +1,117 @@
+"""The public surface: exact, documented, and free of what it need not load."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import adaptlr
+
+MODULES = [
+    importlib.import_module(info.name)
+    for info in pkgutil.walk_packages(adaptlr.__path__, "adaptlr.")
+]
+
+
+@pytest.mark.parametrize("module", [adaptlr, *MODULES], ids=lambda m: m.__name__)
+def test_all_is_sorted_and_exists(module):
+    names = getattr(module, "__all__", [])
+    assert names == sorted(names)
+    assert all(hasattr(module, name) for name in names)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
+def test_all_is_exact(module):
+    """What a module defines without an underscore is what it exports, save shared helpers."""
+    if module.__file__.endswith("__init__.py"):
+        return
+    defined = {
+        name
+        for name, value in vars(module).items()
+        if (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    }
+    assert defined <= set(getattr(module, "__all__", defined))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
+def test_examples_in_docstrings_run(module):
+    if module.__name__ == "adaptlr.groups" and not hasattr(keras.optimizers, "OptimizerMap"):
+        pytest.skip("this release of Keras has no groups of optimizers")
+    assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize("name", adaptlr.__all__)
+def test_public_callbacks_are_documented_with_an_example(name):
+    value = getattr(adaptlr, name)
+    if inspect.isclass(value):
+        for section in ("Args:", "Raises:", "Example:"):
+            assert section in value.__doc__
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_import_loads_neither_tensorflow_nor_tensorboard(backend):
+    pytest.importorskip(backend)
+    script = (
+        "import sys, adaptlr.callbacks; "
+        "print([m for m in ('tensorflow', 'tensorboard', 'matplotlib') if m in sys.modules])"
+    )
+    # Keras itself imports TensorFlow where it is installed; see how much of that is ours.
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+
+    def run(code):
+        command = [sys.executable, "-c", code]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return ran.stdout
+
+    assert run(script) == run(script.replace("adaptlr", "keras"))
+
+
+def test_reading_a_recorded_run_loads_no_keras():
+    script = "import sys, adaptlr.__main__; assert 'keras' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_what_is_imported_at_first_use_is_all_there():
+    assert set(adaptlr.__all__) <= set(dir(adaptlr))
+    with pytest.raises(AttributeError, match="no attribute 'AutoRL'"):
+        _ = adaptlr.AutoRL
+
+
+def test_the_core_imports_no_framework():
+    """Nothing outside training/ and callbacks/ names Keras or a backend."""
+    root = Path(adaptlr.__file__).parent
+    pattern = re.compile(r"^\s*(import|from) (keras|tensorflow|jax|torch|numpy)\b", re.MULTILINE)
+    offenders = [
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if path.relative_to(root).parts[0] not in ("training", "callbacks")
+        and pattern.search(path.read_text())
+    ]
+    assert offenders == []
+
+
+def test_imports_run_one_way():
+    """callbacks → training, writers, controllers → schedules, monitor."""
+    rank = {"callbacks": 0, "__main__": 0, "replay": 1, "recording": 1, "plotting": 1}
+    rank |= {"training": 1, "writers": 1, "controllers": 1}
+    root = Path(adaptlr.__file__).parent
+    for path in root.rglob("*.py"):
+        here = path.relative_to(root).parts[0].removesuffix(".py")
+        if here == "__init__":
+            continue
+        for there in re.findall(r"from adaptlr\.(\w+)", path.read_text()):
+            if here != there:
+                assert rank.get(here, 2) <= rank.get(there, 2), f"{here} imports {there}"
+                assert there != "callbacks"
