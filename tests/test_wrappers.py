@@ -80,6 +80,26 @@ def test_keras_tuner_searches_with_it(make, used, tmp_path):
     assert callback.decisions == before  # the search trained with copies
 
 
+def classifier(base):
+    """An estimator as users write it, with callbacks among its parameters."""
+
+    class Classifier(base.ClassifierMixin, base.BaseEstimator):
+        def __init__(self, width=8, callbacks=()):
+            self.width, self.callbacks = width, callbacks
+
+        def fit(self, x, y):
+            self.classes_, self.model_ = np.unique(y), network(self.width)
+            self.model_.fit(
+                x, y, batch_size=4, epochs=2, verbose=0, callbacks=list(self.callbacks)
+            )
+            return self
+
+        def predict(self, x):
+            return np.argmax(self.model_.predict(x, verbose=0), axis=-1)
+
+    return Classifier
+
+
 @used_or_new
 @every_callback
 def test_scikit_learn_clones_and_cross_validates_with_it(make, used, tmp_path):
@@ -90,26 +110,14 @@ def test_scikit_learn_clones_and_cross_validates_with_it(make, used, tmp_path):
     if used:
         use(callback)
     before = list(callback.decisions)
-    estimator = keras.wrappers.SKLearnClassifier(
-        lambda X, y: categorical(y.shape[1]),  # noqa: N803
-        fit_kwargs={"epochs": 2, "batch_size": 4, "verbose": 0, "callbacks": [callback]},
-    )
-    copied = base.clone(estimator).fit_kwargs["callbacks"][0]
+    estimator = classifier(base)(callbacks=[callback])
+    copied = base.clone(estimator).callbacks[0]
     assert copied is not callback
     assert repr(copied) == repr(callback)
-    scores = selection.cross_val_score(estimator, x, y, cv=2)
-    assert np.isfinite(scores).all()
-    assert runs(log) == 2 + used
+    search = selection.GridSearchCV(estimator, {"width": [4, 8]}, cv=2, error_score="raise")
+    search.fit(x, y)
+    assert runs(log) == 5 + used  # two widths in two folds, then the better one with all
     assert callback.decisions == before
     # A clone of what has been trained can be trained again.
-    trained = base.clone(estimator).fit(x, y)
-    base.clone(trained).fit(x, y)
-    assert runs(log) == 4 + used
-
-
-def categorical(classes):
-    model = keras.Sequential(
-        [keras.Input((8,)), keras.layers.Dense(classes, activation="softmax")]
-    )
-    model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
-    return model
+    base.clone(search.best_estimator_).fit(x, y)
+    assert runs(log) == 6 + used
