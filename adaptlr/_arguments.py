@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 __all__ = [
     "is_integer",
+    "is_number",
     "refuse",
     "require_choice",
     "require_flag",
     "require_integer",
     "require_name",
     "require_number",
+    "require_path",
     "speaking_for",
 ]
 
@@ -39,7 +42,7 @@ def require_number(
         return
     bounds = {"above": above, "of at least": minimum, "below": below, "at most": maximum}
     inside = (
-        _number(value)
+        is_number(value)
         and (minimum is None or value >= minimum)
         and (above is None or value > above)
         and (maximum is None or value <= maximum)
@@ -89,7 +92,14 @@ def require_name(owner: object, name: str) -> None:
         refuse(owner, name, "a non-empty string", value)
 
 
-def _number(value: Any) -> bool:
+def require_path(owner: object, name: str, value: Any) -> None:
+    """Refuses a value that is neither the path of a directory nor None."""
+    if not (value is None or (isinstance(value, str | os.PathLike) and os.fspath(value))):
+        refuse(owner, name, "a path or None", value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, also one of NumPy's."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False
     try:

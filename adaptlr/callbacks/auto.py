@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from adaptlr._arguments import refuse, speaking_for
@@ -73,12 +73,6 @@ class AutoLR(LearningRateCallback):
         if horizon not in ("auto", None):
             rule = "'auto' (the epochs given to fit) or None (a plateau ends the training)"
             refuse(self, "horizon", rule, horizon)
-        if isinstance(validation_data, Iterator):
-            rule = (
-                "data that can be read again and again: arrays (x, y), a tf.data.Dataset, a "
-                "keras.utils.PyDataset or a DataLoader. An iterator can be read once"
-            )
-            refuse(self, "validation_data", rule, validation_data)
         with speaking_for(self, name="monitor"):
             self._feedback = Feedback(Monitor(monitor, mode, min_delta=0.5, threshold="noise"))
         plan = Plan(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import keras
 
-from adaptlr._arguments import is_integer, refuse
+from adaptlr._arguments import is_integer, refuse, require_path
 from adaptlr._notation import pasteable
 from adaptlr.bridge.carried_state import CarriedState, attach
 from adaptlr.bridge.distributed import is_alone, is_chief, require_supported
@@ -63,14 +63,30 @@ class LearningRateCallback(keras.callbacks.Callback):
         self._plan = plan
         self._arguments = {name: value for name, (value, _) in arguments.items()}
         self._defaults = {name: default for name, (_, default) in arguments.items()}
+        for name in ("log_dir", "backup_dir"):
+            require_path(self, name, self._arguments.get(name))
+        self._require_frequency(self._arguments.get("backup_freq", "epoch"))
+        self._require_data(self._arguments.get("validation_data"))
         listed = require_writers(self, self._arguments["writers"])
         log_dir = self._arguments["log_dir"]
         self._writers = [*listed, *([] if log_dir is None else [TensorBoardWriter(log_dir)])]
         self._verbose = self._arguments["verbose"]
-        if not (isinstance(self._verbose, bool) or is_integer(self._verbose)):
+        if self._verbose not in (0, 1, 2) or isinstance(self._verbose, float):
             refuse(self, "verbose", "0 or 1", self._verbose)
         self._state: Any = None  # of the controller, after `fit`
         self._unbind()
+
+    def _require_frequency(self, value: Any) -> None:
+        if value != "epoch" and not (is_integer(value) and value > 0):
+            refuse(self, "backup_freq", "'epoch' or a number of steps of at least 1", value)
+
+    def _require_data(self, value: Any) -> None:
+        if isinstance(value, Iterator):
+            rule = (
+                "data that can be read again and again, which an iterator cannot: arrays (x, y), "
+                "a tf.data.Dataset, a keras.utils.PyDataset or a DataLoader"
+            )
+            refuse(self, "validation_data", rule, value)
 
     def _unbind(self) -> None:
         self._model: Any = None

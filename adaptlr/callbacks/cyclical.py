@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from adaptlr._arguments import is_integer, refuse, speaking_for
+from adaptlr._arguments import is_integer, is_number, refuse, speaking_for
 from adaptlr.callbacks.base import LearningRateCallback, arguments_of
 from adaptlr.controllers import Constant, Run
 from adaptlr.controllers.guard import guarded
@@ -72,12 +72,12 @@ class CyclicalLR(LearningRateCallback):
         modes = ("triangular", "triangular2", "exp_range", "cosine")
         if mode not in modes:
             refuse(self, "mode", "one of " + ", ".join(map(repr, modes)), mode)
+        if is_number(base_lr) and is_number(max_lr) and not max_lr > base_lr:
+            refuse(self, "max_lr", f"a number above base_lr={base_lr!r}", max_lr)
         with speaking_for(self):
             # The triangle stands for the cosine where bounds and period are checked.
             shape = "triangular" if mode == "cosine" else mode
             cycle = Cyclical(base_lr, max_lr, step_size, shape, gamma)
-        if cycle.base_lr == cycle.max_lr:
-            refuse(self, "max_lr", f"above base_lr={base_lr!r}", max_lr)
         schedule: Schedule = cycle
         if mode == "cosine":
             if momentum is not None:
@@ -171,7 +171,12 @@ def _inverse(
     except (TypeError, ValueError):
         ordered = False
     if not ordered:
-        refuse(owner, "momentum", "a pair (high, low) with 0 < low <= high < 1, or None", momentum)
+        refuse(
+            owner,
+            "momentum",
+            "a pair (high, low) of numbers above 0 and below 1, or None",
+            momentum,
+        )
     return partial(_momentum, cycle, low, high)
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import keras
 
-from adaptlr._arguments import is_integer, refuse
 from adaptlr._store import Store, rebuild
 from adaptlr.bridge.fit import asked_first_epoch
 from adaptlr.bridge.random_state import (
@@ -82,9 +81,6 @@ class Backup:
         owner: The callback, for messages.
         directory: Where.
         frequency: `"epoch"`, or after how many steps.
-
-    Raises:
-        ValueError: If the frequency is neither.
     """
 
     def __init__(
@@ -93,8 +89,6 @@ class Backup:
         directory: str | os.PathLike[str],
         frequency: int | Literal["epoch"],
     ) -> None:
-        if frequency != "epoch" and not (is_integer(frequency) and frequency > 0):
-            refuse(owner, "backup_freq", "'epoch' or a number of steps >= 1", frequency)
         self._owner = type(owner).__name__
         self._store = Store(directory)
         self._mend = f"Run what it was saved by, or remove {os.fspath(directory)} to begin anew."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from conftest import one_weight
+from models import one_weight
 
 import adaptlr
 from adaptlr.schedules import Constant

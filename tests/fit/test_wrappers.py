@@ -7,7 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from conftest import blobs
+from models import blobs
 
 import adaptlr
 from adaptlr.schedules import Constant, Warmup

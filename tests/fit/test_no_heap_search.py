@@ -1,4 +1,4 @@
-"""Nothing is looked for among all objects of the process, which takes as long as there are many."""
+"""Nothing is looked for among all objects of the process: there may be very many."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import blobs, classifier, one_weight, steps
+from models import blobs, classifier, one_weight, steps
 
 import adaptlr
 from adaptlr.schedules import Constant

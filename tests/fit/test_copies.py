@@ -9,7 +9,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from conftest import Metrics, blobs, classifier, one_weight, steps, weight
+from models import Metrics, blobs, classifier, one_weight, steps, weight
 
 import adaptlr
 from adaptlr.controllers import Plateau
