@@ -348,7 +348,22 @@ class TestNumbersOfNumPy:
         assert next(d.step for d in callback.decisions if d.rule == "stop") == 17
         assert "step_size=3, cycles=3" in repr(callback)
 
-    @pytest.mark.parametrize("cycles", [0, True, 1.0, np.float64(2.0)])
+    @pytest.mark.parametrize("kind", [float, np.float64, np.float32])
+    def test_written_as_floats_count_as_integers(self, tmp_path, kind):
+        """As in the README of CLR, in Keras' InverseTimeDecay(0.1, 1.0, 0.5), and after `/ 2`."""
+        three = kind(3.0)
+        callback = adaptlr.CyclicalLR(
+            0.1, 1.0, three, cycles=three, backup_dir=tmp_path, backup_freq=three
+        )
+        one_weight().fit(**steps(8), epochs=4, callbacks=[callback])
+        assert next(d.step for d in callback.decisions if d.rule == "stop") == 17
+        one_weight().fit(**steps(3), callbacks=[adaptlr.OneCycleLR(1.0, three, momentum=None)])
+        controller = adaptlr.controllers.Plateau(patience=three)
+        assert (controller.patience, type(controller.patience)) == (3, int)
+        assert adaptlr.KerasSchedule(Constant(0.1), three).total_steps == 3
+        assert adaptlr.groups.geometric_shares(three, ratio=2, frozen=kind(1.0)) == [0.0, 0.5, 1.0]
+
+    @pytest.mark.parametrize("cycles", [0, True, 1.5, np.float64(2.5)])
     def test_that_are_no_integers_are_refused(self, cycles):
         with pytest.raises((TypeError, ValueError), match=r"cycles=\.\.\.\) must be an integer"):
             adaptlr.CyclicalLR(0.1, 1.0, 3, cycles=cycles)

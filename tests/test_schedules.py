@@ -325,7 +325,7 @@ def test_integers_are_stored_as_floats_and_lists_as_tuples():
 NAN, INFINITY = math.nan, math.inf
 RATES = (-0.1, NAN, INFINITY, -INFINITY, "0.1", None, True, [0.1])
 POSITIVE, FRACTIONS, CUTS = (0.0, *RATES), (1.1, *RATES), (0.0, 1.1, *RATES)
-COUNTS_FROM_0 = (-1, 1.5, 2.0, "2", None, True, NAN)
+COUNTS_FROM_0 = (-1, 1.5, 2.5, "2", None, True, NAN, INFINITY)
 COUNTS = (0, *COUNTS_FROM_0)
 CALLABLES, FLAGS, WORDS = (0.1, "cosine", None), (0, 1, "yes", None), ("cubic", None, 1)
 STEPS = ((0, 1), (2, 1), (1, 1), (1.5, 2), (True, 2), ("1", "2"), 3, None)

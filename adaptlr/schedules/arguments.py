@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, NoReturn
 
-from adaptlr._checks import require_integer, require_number
+from adaptlr._checks import is_integer, require_integer, require_number
 
 __all__ = [
     "flag",
@@ -104,7 +104,7 @@ def one_more(owner: object, name: str, boundaries: str) -> None:
 
 def is_boundary(item: Any) -> bool:
     """Whether a step can be a boundary."""
-    return isinstance(item, Integral) and not isinstance(item, bool) and int(item) > 0
+    return is_integer(item) and int(item) > 0
 
 
 def is_rate(item: Any) -> bool:

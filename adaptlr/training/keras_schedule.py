@@ -48,7 +48,7 @@ class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: i
         self.total_steps = total_steps
         require_integer(self, "total_steps", minimum=1)
         self.schedule = _from_text(schedule)
-        self._rates = [self.schedule(step) for step in range(total_steps)]
+        self._rates = [self.schedule(step) for step in range(self.total_steps)]
 
     def __call__(self, step: Any) -> Any:
         """Returns the rate at a step, a tensor."""
