@@ -310,6 +310,17 @@ class TestObjectsOfTheWrongKind:
         with pytest.raises((TypeError, ValueError), match=r"Divergence\(inner=\.\.\.\) must be"):
             Divergence(value)
 
+    def test_a_schedule_may_be_a_text(self):
+        model = one_weight()
+        text = "Warmup(Linear(1.0, 4), warmup_steps=2)"
+        model.fit(**steps(4), callbacks=[adaptlr.ScheduleLR(text)])
+        assert weight(model) == -(0 + 0.5 + 1 + 0.75)
+
+    @pytest.mark.parametrize("text", ["cosine", "Cosine", "Cosine(0.1, n)", "[0.1]", "eval('1')"])
+    def test_a_text_that_is_no_schedule_is_refused(self, text):
+        with pytest.raises(ValueError, match="Received"):
+            adaptlr.ScheduleLR(text)
+
     @pytest.mark.parametrize("rate", [None, "fast", [1.0, 2.0]])
     def test_a_schedule_that_returns_no_number(self, rate):
         callback = adaptlr.ScheduleLR(lambda step: rate)

@@ -26,18 +26,20 @@ class CyclicalLR(LearningRateCallback):
     Args:
         base_lr: Lower bound of the rate, ≥ 0.
         max_lr: Upper bound, > `base_lr`.
-        step_size: Steps from one bound to the other, half a cycle, ≥ 1. Smith advises 2 to 10
-            epochs' worth.
+        step_size: Steps of a climb, half a cycle, ≥ 1. Smith advises 2 to 10 epochs' worth.
         mode: `"triangular"`; `"triangular2"`, which halves the amplitude after each cycle;
-            `"exp_range"`, which shrinks it by `gamma` every step; or `"cosine"`, a fall along half
+            `"exp_range"`, which shrinks it by `gamma` every step; `"cosine"`, a fall along half
             a cosine from `max_lr` to `base_lr` in `2 * step_size` steps, then a warm restart
-            (Loshchilov & Hutter, arXiv 1608.03983).
+            (Loshchilov & Hutter, arXiv 1608.03983); or any callable from the step to the factor
+            of the amplitude.
         gamma: Factor of `"exp_range"`, in (0, 1].
         momentum: Bounds `(high, low)` of the momentum (`beta_1` of Adam and its kin), cycled
             inversely to the rate as PyTorch does, or None to leave it alone.
         cycles: Number of cycles after whose end, where the rate is lowest, the training stops, or
             None to leave the end to `fit`. With `steps_per_execution` the call that holds the last
             step is the last; data of unknown length may end a step early.
+        step_size_down: Steps of a descent, ≥ 1, or None for as many as of a climb.
+        start_at_top: Whether the first climb is left out; the first cycle is its descent alone.
         log_dir: Directory for TensorBoard event files, or None.
         backup_dir: Directory in which the run is saved while it trains. After an interruption the
             same call of `fit` continues it from there. None saves nothing.
@@ -59,11 +61,14 @@ class CyclicalLR(LearningRateCallback):
         base_lr: float,
         max_lr: float,
         step_size: int,
-        mode: Literal["triangular", "triangular2", "exp_range", "cosine"] = "triangular",
+        mode: Literal["triangular", "triangular2", "exp_range", "cosine"]
+        | Schedule = "triangular",
         gamma: float = 1.0,
         *,
         momentum: tuple[float, float] | None = None,
         cycles: int | None = None,
+        step_size_down: int | None = None,
+        start_at_top: bool = False,
         log_dir: str | os.PathLike[str] | None = None,
         backup_dir: str | os.PathLike[str] | None = None,
         backup_freq: int | Literal["epoch"] = "epoch",
@@ -71,11 +76,18 @@ class CyclicalLR(LearningRateCallback):
         verbose: int = 0,
     ) -> None:
         modes = ("triangular", "triangular2", "exp_range", "cosine")
-        if mode not in modes:
-            refuse(self, "mode", "one of " + ", ".join(map(repr, modes)), mode)
+        if not callable(mode) and mode not in modes:
+            rule = f"one of {', '.join(map(repr, modes))}, or a callable from step to factor"
+            refuse(self, "mode", rule, mode)
         # The triangle stands for the cosine where bounds and period are checked.
         cycle = Cyclical(
-            base_lr, max_lr, step_size, "triangular" if mode == "cosine" else mode, gamma
+            base_lr,
+            max_lr,
+            step_size,
+            "triangular" if mode == "cosine" else mode,
+            gamma,
+            step_size_down,
+            start_at_top,
         )
         if cycle.base_lr == cycle.max_lr:
             refuse(self, "max_lr", f"> base_lr={base_lr!r}", max_lr)
@@ -83,12 +95,17 @@ class CyclicalLR(LearningRateCallback):
         if mode == "cosine":
             if momentum is not None:
                 refuse(self, "momentum", "None with mode='cosine'", momentum)
+            if step_size_down is not None:
+                refuse(self, "step_size_down", "None with mode='cosine'", step_size_down)
             schedule = CosineRestarts(
                 max_lr, 2 * cycle.step_size, t_mul=1.0, alpha=base_lr / max_lr
             )
         if cycles is not None and not (is_integer(cycles) and cycles >= 1):
             refuse(self, "cycles", "an integer >= 1 or None", cycles)
-        last = Constant(stop_after=None if cycles is None else 2 * cycle.step_size * int(cycles))
+        skipped = cycle.step_size if start_at_top and mode != "cosine" else 0
+        last = Constant(
+            stop_after=None if cycles is None else cycle.period * int(cycles) - skipped
+        )
         super().__init__(
             Plan(
                 guarded(last),
@@ -120,6 +137,8 @@ class OneCycleLR(LearningRateCallback):
         final_div_factor: First over last rate, ≥ 1.
         momentum: Bounds `(high, low)` of the momentum (`beta_1` of Adam and its kin), or None to
             leave it alone.
+        three_phase: Whether the rate comes back to where it began, in as many steps as it rose,
+            before it falls to the end; `pct_start` is then at most 0.5.
         log_dir: Directory for TensorBoard event files, or None.
         backup_dir: Directory in which the run is saved while it trains. After an interruption the
             same call of `fit` continues it from there. None saves nothing.
@@ -146,12 +165,23 @@ class OneCycleLR(LearningRateCallback):
         final_div_factor: float = 1e4,
         momentum: tuple[float, float] | None = (0.95, 0.85),
         *,
+        three_phase: bool = False,
         log_dir: str | os.PathLike[str] | None = None,
         backup_dir: str | os.PathLike[str] | None = None,
         backup_freq: int | Literal["epoch"] = "epoch",
         writers: Sequence[Writer] = (),
         verbose: int = 0,
     ) -> None:
+        def cycle_of(steps: int) -> OneCycle:
+            return OneCycle(
+                max_lr,
+                steps,
+                pct_start,
+                div_factor,
+                final_div_factor,
+                three_phase=three_phase,
+            )
+
         def cycle(run: Run) -> OneCycle:
             steps = run.last_step if total_steps is None else total_steps
             if steps is None:
@@ -159,18 +189,12 @@ class OneCycleLR(LearningRateCallback):
                     "OneCycleLR(total_steps=None) takes the number of steps from fit, and the "
                     "data does not say. Pass total_steps, or steps_per_epoch to fit."
                 )
-            return OneCycle(max_lr, max(2, steps), pct_start, div_factor, final_div_factor)
+            return cycle_of(max(2, steps))
 
         if is_integer(total_steps) and total_steps == 1:
             refuse(self, "total_steps", "an integer >= 2, or None for those of fit", total_steps)
         # Made once to refuse bad arguments here and not at the first step.
-        OneCycle(
-            max_lr,
-            2 if total_steps is None else total_steps,
-            pct_start,
-            div_factor,
-            final_div_factor,
-        )
+        cycle_of(2 if total_steps is None else total_steps)
         super().__init__(
             Plan(guarded(Constant()), cycle, _inverse(self, momentum, cycle)),
             locals(),

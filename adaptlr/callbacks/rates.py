@@ -8,7 +8,8 @@ from typing import Any
 
 from adaptlr.callbacks.plan import Plan
 from adaptlr.controllers import Decision, Run
-from adaptlr.schedules import Constant, Cosine, Linear, OneCycle, Warmup
+from adaptlr.schedules import Constant, Warmup
+from adaptlr.schedules.base import last_change
 from adaptlr.training.in_graph import InGraph, compiles_steps
 from adaptlr.training.momentum import CycledMomentum
 from adaptlr.training.optimizer import OptimizerRate
@@ -148,10 +149,8 @@ class Rates:
         ends = [self._run.last_step]
         if stop is not None:  # it is looked at between executions
             ends.append(stop + int(self._synced_model().steps_per_execution or 1))
-        if isinstance(schedule, OneCycle):
-            ends.append(schedule.total_steps)
-        if isinstance(schedule, Cosine | Linear):
-            ends.append(schedule.decay_steps + 1)
+        rest = last_change(schedule)
+        ends.append(None if rest is None else rest + 1)
         return min((end for end in ends if end is not None), default=None)
 
     def _lasting(self, step: int, rate: float, decision: Decision) -> float:

@@ -11,7 +11,7 @@ from adaptlr.callbacks.plan import Plan
 from adaptlr.controllers import Constant, Controller, Run
 from adaptlr.controllers.base import require_controller
 from adaptlr.controllers.divergence import guarded
-from adaptlr.training.keras_schedule import tabulated
+from adaptlr.training.keras_schedule import from_text, tabulated
 from adaptlr.writers import Writer
 
 __all__ = ["ScheduleLR"]
@@ -26,7 +26,8 @@ class ScheduleLR(LearningRateCallback):
 
     Args:
         schedule: The rate as a function of the training step, from 0: one of
-            `adaptlr.schedules`, a `keras.optimizers.schedules` object, or any callable.
+            `adaptlr.schedules` or its text, such as `"Cosine(0.1, 1000)"` from a configuration
+            file, a `keras.optimizers.schedules` object, or any callable.
         controller: A controller whose scale multiplies the rate, for instance
             `adaptlr.controllers.Plateau()`; None leaves the schedule alone.
         log_dir: Directory for TensorBoard event files, or None.
@@ -39,7 +40,8 @@ class ScheduleLR(LearningRateCallback):
     Raises:
         TypeError: If the schedule cannot be called, or the controller is none; at the start of
             training, if the schedule returns no number.
-        ValueError: During training, if it returns a rate that is negative, NaN or infinite.
+        ValueError: If a text describes no schedule; during training, if a rate is negative, NaN
+            or infinite.
 
     Example:
         >>> import adaptlr
@@ -51,7 +53,7 @@ class ScheduleLR(LearningRateCallback):
 
     def __init__(
         self,
-        schedule: Callable[[int], float],
+        schedule: Callable[[int], float] | str,
         controller: Controller | None = None,
         *,
         log_dir: str | os.PathLike[str] | None = None,
@@ -60,6 +62,8 @@ class ScheduleLR(LearningRateCallback):
         writers: Sequence[Writer] = (),
         verbose: int = 0,
     ) -> None:
+        if isinstance(schedule, str):
+            schedule = from_text(self, schedule)
         if not callable(schedule):
             raise TypeError(
                 f"ScheduleLR(schedule=...) must be a function of the step; for a constant rate "
@@ -68,7 +72,7 @@ class ScheduleLR(LearningRateCallback):
         if controller is not None:
             require_controller(self, "controller", controller)
 
-        rate = tabulated(schedule)
+        rate: Callable[[int], float] = tabulated(schedule)
 
         def begin(run: Run) -> Callable[[int], float]:
             # Not at construction: a schedule of Keras would start the backend there, before the

@@ -14,6 +14,7 @@ __all__ = [
     "floats",
     "integers",
     "is_boundary",
+    "is_factor",
     "is_rate",
     "one_more",
     "ordered",
@@ -87,11 +88,11 @@ def sequence(
 
 
 def step_sequence(owner: object, name: str) -> None:
-    """Refuses what is no strictly increasing sequence of steps."""
-    sequence(owner, name, "positive integers", is_boundary, int)
+    """Refuses what is no sequence of steps in order."""
+    sequence(owner, name, "integers >= 0", is_boundary, int)
     values = getattr(owner, name)
-    if list(values) != sorted(set(values)):
-        refuse_argument(owner, name, "strictly increasing")
+    if list(values) != sorted(values):
+        refuse_argument(owner, name, "in order")
 
 
 def one_more(owner: object, name: str, boundaries: str) -> None:
@@ -104,7 +105,12 @@ def one_more(owner: object, name: str, boundaries: str) -> None:
 
 def is_boundary(item: Any) -> bool:
     """Whether a step can be a boundary."""
-    return is_integer(item) and int(item) > 0
+    return is_integer(item) and int(item) >= 0
+
+
+def is_factor(item: Any) -> bool:
+    """Whether a number can be a factor of a rate."""
+    return is_rate(item) and item > 0
 
 
 def is_rate(item: Any) -> bool:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import math
 from numbers import Integral
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["Schedule", "between", "half_cosine", "line", "plain", "portion"]
+__all__ = [
+    "Schedule",
+    "between",
+    "grown",
+    "half_cosine",
+    "last_change",
+    "line",
+    "plain",
+    "portion",
+]
+
+_LARGEST = 3.4028234663852886e38  # in float32, in which rates are applied
 
 
 class Schedule(Protocol):
@@ -15,7 +26,8 @@ class Schedule(Protocol):
     A step is one update of the weights, counted from 0. Those of this package are frozen
     dataclasses: they compare by value, hash, and print as the call that builds them. They store
     rates as floats, and return for every step a finite float ≥ 0; past the end of a decay, its
-    final value.
+    final value. Those whose rate comes to rest say where: `last_change` is the step from which on
+    it stays what it is. Elsewhere, and where it is not known, it is None or not there.
 
     Example:
         >>> from adaptlr.schedules import Scaled
@@ -27,6 +39,12 @@ class Schedule(Protocol):
 
     def __call__(self, step: float, /) -> float:
         """Returns the rate at `step`, a number ≥ 0."""
+
+
+def last_change(schedule: Any) -> int | None:
+    """Returns the step from which on a schedule's rate stays what it is, or None if unknown."""
+    step = getattr(schedule, "last_change", None)
+    return step if isinstance(step, int) else None
 
 
 # A rate lies between two others; a shape turns progress into the fraction of the way.
@@ -54,6 +72,14 @@ def between(start: float, end: float, fraction: float) -> float:
 def line(progress: float) -> float:
     """The shape that goes straight."""
     return progress
+
+
+def grown(rate: float, factor: float, times: float) -> float:
+    """Returns `rate * factor ** times`; beyond float32 its largest number."""
+    try:
+        return min(rate * math.pow(factor, times), _LARGEST)
+    except OverflowError:
+        return _LARGEST
 
 
 def half_cosine(progress: float) -> float:

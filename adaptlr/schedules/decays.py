@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from adaptlr.schedules.arguments import flag, floats, integers
-from adaptlr.schedules.base import between, half_cosine, plain, portion
+from adaptlr.schedules.base import between, grown, half_cosine, plain, portion
 
 __all__ = ["Cosine", "Exponential", "InverseTime", "Linear", "Polynomial"]
 
@@ -20,7 +20,7 @@ class Exponential:
     Args:
         initial_learning_rate: Rate at step 0, > 0.
         decay_steps: Steps of one such decay, ≥ 1.
-        decay_rate: Factor of one such decay, in (0, 1].
+        decay_rate: Factor of one such decay, > 0; above 1 the rate grows.
         staircase: Round `step / decay_steps` down, so that the rate falls in steps.
 
     Raises:
@@ -40,14 +40,14 @@ class Exponential:
     def __post_init__(self) -> None:
         floats(self, "initial_learning_rate", above=0)
         integers(self, "decay_steps", minimum=1)
-        floats(self, "decay_rate", above=0, maximum=1)
+        floats(self, "decay_rate", above=0)
         flag(self, "staircase")
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
         step = plain(step)
         decays = step // self.decay_steps if self.staircase else step / self.decay_steps
-        return self.initial_learning_rate * math.pow(self.decay_rate, decays)
+        return grown(self.initial_learning_rate, self.decay_rate, decays)
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,11 @@ class Polynomial:
         left = 1.0 - portion(step, decays * self.decay_steps)
         return between(self.end_learning_rate, self.initial_learning_rate, left**self.power)
 
+    @property
+    def last_change(self) -> int | None:
+        """The step from which on the rate stays what it is, or None if it cycles."""
+        return None if self.cycle else self.decay_steps
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -164,10 +169,15 @@ class Linear:
         progress = portion(step, self.decay_steps)
         return between(self.initial_learning_rate, self.end_learning_rate, progress)
 
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return self.decay_steps
+
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine down to `alpha * initial_learning_rate` (CosineDecay in Keras).
+    """Half a cosine to `alpha * initial_learning_rate`, down or up (CosineDecay in Keras).
 
     `rate = initial_learning_rate * (alpha + (1 - alpha) * (1 + cos(pi * p)) / 2)`
     with `p = min(step / decay_steps, 1)`: equation 5 of SGDR (Loshchilov and Hutter,
@@ -176,7 +186,7 @@ class Cosine:
     Args:
         initial_learning_rate: Rate at step 0, > 0.
         decay_steps: Steps to the end, ≥ 1.
-        alpha: Final rate as a fraction of the initial one, in [0, 1].
+        alpha: Final rate as a multiple of the initial one, ≥ 0; above 1 the rate rises.
 
     Raises:
         ValueError, TypeError: If an argument is outside its range.
@@ -194,7 +204,7 @@ class Cosine:
     def __post_init__(self) -> None:
         floats(self, "initial_learning_rate", above=0)
         integers(self, "decay_steps", minimum=1)
-        floats(self, "alpha", minimum=0, maximum=1)
+        floats(self, "alpha", minimum=0)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -202,3 +212,8 @@ class Cosine:
         end = self.alpha * self.initial_learning_rate
         fraction = half_cosine(portion(step, self.decay_steps))
         return between(self.initial_learning_rate, end, fraction)
+
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return self.decay_steps

@@ -20,7 +20,8 @@ class WarmupStableDecay:
     `max_lr * p`, then `max_lr`, then `max_lr + (end_learning_rate - max_lr) * s(p)`, where `p` is
     the progress through a phase and `s(p)` is `sqrt(p)`, `(1 - cos(pi * p)) / 2` or `p`. Hägele
     et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations",
-    arXiv 2405.18392.
+    arXiv 2405.18392. For a climb of another shape, or one that does not begin at 0, wrap it with
+    `warmup_steps=0` in `Warmup`.
 
     Args:
         max_lr: Rate of the stay, > 0.
@@ -63,6 +64,11 @@ class WarmupStableDecay:
         decayed = max(step - self.warmup_steps - self.stable_steps, 0)
         fraction = shape(portion(decayed, self.decay_steps))
         return between(self.max_lr, self.end_learning_rate, fraction)
+
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return self.warmup_steps + self.stable_steps + self.decay_steps
 
 
 @dataclass(frozen=True)

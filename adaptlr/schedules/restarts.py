@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from adaptlr.schedules.arguments import floats, integers
-from adaptlr.schedules.base import between, half_cosine, plain, portion
+from adaptlr.schedules.base import grown, half_cosine, plain, portion
 
 __all__ = ["CosineRestarts"]
 
@@ -23,7 +23,7 @@ class CosineRestarts:
         initial_learning_rate: Rate at step 0, > 0.
         first_decay_steps: Steps to the first restart, ≥ 1.
         t_mul: Factor of the length at each restart, ≥ 1.
-        m_mul: Factor of the height at each restart, in (0, 1].
+        m_mul: Factor of the height at each restart, > 0.
         alpha: Lowest rate as a fraction of the initial one, in [0, 1].
 
     Raises:
@@ -45,7 +45,7 @@ class CosineRestarts:
         floats(self, "initial_learning_rate", above=0)
         integers(self, "first_decay_steps", minimum=1)
         floats(self, "t_mul", minimum=1)
-        floats(self, "m_mul", above=0, maximum=1)
+        floats(self, "m_mul", above=0)
         floats(self, "alpha", minimum=0, maximum=1)
 
     def __call__(self, step: float) -> float:
@@ -53,8 +53,8 @@ class CosineRestarts:
         step = plain(step)
         restarts, progress = self._locate(step)
         end = self.alpha * self.initial_learning_rate
-        fraction = math.pow(self.m_mul, restarts) * (1.0 - half_cosine(progress))
-        return between(end, self.initial_learning_rate, fraction)
+        height = (self.initial_learning_rate - end) * (1.0 - half_cosine(progress))
+        return end + grown(height, self.m_mul, restarts)
 
     def _locate(self, step: float) -> tuple[float, float]:
         """Returns the restarts so far and the progress since the last one."""

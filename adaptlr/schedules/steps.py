@@ -6,16 +6,19 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from adaptlr.schedules.arguments import (
     floats,
     integers,
+    is_factor,
     is_rate,
     one_more,
+    refuse_argument,
     sequence,
     step_sequence,
 )
-from adaptlr.schedules.base import plain
+from adaptlr.schedules.base import grown, plain
 
 __all__ = ["Constant", "MultiStep", "Piecewise", "StepDecay"]
 
@@ -44,6 +47,11 @@ class Constant:
         """Returns the rate at `step`."""
         return self.learning_rate
 
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return 0
+
 
 @dataclass(frozen=True)
 class StepDecay:
@@ -54,7 +62,7 @@ class StepDecay:
     Args:
         initial_learning_rate: Rate at step 0, > 0.
         step_size: Steps between two cuts, ≥ 1.
-        gamma: Factor of a cut, in (0, 1].
+        gamma: Factor of a cut, > 0; above 1 the rate grows.
 
     Raises:
         ValueError, TypeError: If an argument is outside its range.
@@ -72,12 +80,12 @@ class StepDecay:
     def __post_init__(self) -> None:
         floats(self, "initial_learning_rate", above=0)
         integers(self, "step_size", minimum=1)
-        floats(self, "gamma", above=0, maximum=1)
+        floats(self, "gamma", above=0)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
         step = plain(step)
-        return self.initial_learning_rate * math.pow(self.gamma, step // self.step_size)
+        return grown(self.initial_learning_rate, self.gamma, step // self.step_size)
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,9 @@ class MultiStep:
     `rate = initial_learning_rate * gamma ** (number of milestones <= step)`
 
     Args:
-        initial_learning_rate: Rate at step 0, > 0.
-        milestones: Steps of the cuts, ≥ 1, strictly increasing.
-        gamma: Factor of a cut, in (0, 1].
+        initial_learning_rate: Rate before the first cut, > 0.
+        milestones: Steps of the cuts, ≥ 0, in order; one that is there twice cuts twice.
+        gamma: Factor of a cut, > 0, or one factor for each milestone.
 
     Raises:
         ValueError, TypeError: If an argument is outside its range.
@@ -104,17 +112,30 @@ class MultiStep:
 
     initial_learning_rate: float
     milestones: Sequence[int]
-    gamma: float = 0.1
+    gamma: float | Sequence[float] = 0.1
 
     def __post_init__(self) -> None:
         floats(self, "initial_learning_rate", above=0)
         step_sequence(self, "milestones")
-        floats(self, "gamma", above=0, maximum=1)
+        if isinstance(self.gamma, Real | str) or self.gamma is None:
+            floats(self, "gamma", above=0)
+            return
+        sequence(self, "gamma", "finite numbers > 0", is_factor, float)
+        if isinstance(self.gamma, Sequence) and len(self.gamma) != len(self.milestones):
+            refuse_argument(self, "gamma", f"as long as milestones={self.milestones!r}")
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
         step = plain(step)
-        return self.initial_learning_rate * self.gamma ** bisect_right(self.milestones, step)
+        cuts = bisect_right(self.milestones, step)
+        if isinstance(self.gamma, Sequence):
+            return grown(self.initial_learning_rate, math.prod(self.gamma[:cuts]), 1)
+        return grown(self.initial_learning_rate, self.gamma, cuts)
+
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return self.milestones[-1] if self.milestones else 0
 
 
 @dataclass(frozen=True)
@@ -125,7 +146,7 @@ class Piecewise:
     a milestone of `MultiStep` is the first of the next.
 
     Args:
-        boundaries: Steps, ≥ 1, strictly increasing.
+        boundaries: Steps, ≥ 0, in order; of two that are equal the value between is not reached.
         values: Rates, ≥ 0, one more than boundaries.
 
     Raises:
@@ -149,3 +170,8 @@ class Piecewise:
         """Returns the rate at `step`."""
         step = plain(step)
         return self.values[bisect_left(self.boundaries, step)]
+
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return self.boundaries[-1] + 1 if self.boundaries else 0
