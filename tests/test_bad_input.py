@@ -17,7 +17,7 @@ from conftest import (
 
 import adaptlr
 from adaptlr.controllers import Divergence, Feedback, Plateau, RangeFinder
-from adaptlr.schedules import Constant
+from adaptlr.schedules import Constant, Warmup
 from adaptlr.writers import MemoryWriter
 
 # Every callback, in a setting in which it has something to do.
@@ -309,6 +309,24 @@ class TestObjectsOfTheWrongKind:
             adaptlr.ScheduleLR(Constant(0.1), value)
         with pytest.raises((TypeError, ValueError), match=r"Divergence\(inner=\.\.\.\) must be"):
             Divergence(value)
+
+    @pytest.mark.parametrize(
+        "schedule",
+        [
+            lambda step: [1.0, 0.5][step // 4],
+            Warmup(lambda step: [1.0, 0.5][step // 4], warmup_steps=0),
+            lambda step: 1.0 / (8 - step),
+        ],
+        ids=["list", "inside", "division"],
+    )
+    def test_is_not_held_to_a_rate_for_the_step_after_the_last(self, schedule):
+        model = one_weight()
+        model.fit(**steps(4), epochs=2, callbacks=[adaptlr.ScheduleLR(schedule)])
+        assert weight(model) == pytest.approx(-sum(map(schedule, range(8))))
+
+    def test_but_to_those_before_it_is(self):
+        with pytest.raises(IndexError):
+            one_weight().fit(**steps(4), callbacks=[adaptlr.ScheduleLR([1.0, 0.5].__getitem__)])
 
     def test_a_schedule_may_be_a_text(self):
         model = one_weight()

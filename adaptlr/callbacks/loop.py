@@ -83,6 +83,7 @@ class ControlLoop:
         self._announce = announce
         self._others = others
         self._epoch = epoch
+        self._epochs = epochs
         self._steps = StepCounter(self._first_step(epoch, epoch_steps), epoch_steps)
         self._interval = max(1, epoch_steps // 10) if epoch_steps else 100
         self._average_interval = max(1, min(16, epoch_steps // 8)) if epoch_steps else 16
@@ -343,7 +344,8 @@ class ControlLoop:
             rates.compile_again(step, decision.scale)
         asked = decision.next_step
         self._next_control = step + self._interval if asked is None else asked
-        rates.apply(step, decision)
+        ended = epoch_end and self._epoch + 1 == self._epochs
+        rates.apply(step, decision, ended=ended)
         self._plan_next()
         if decision.rule == "unprobed" and decision.restore:
             warnings.warn(

@@ -101,9 +101,17 @@ class Rates:
         if self._in_graph is not None:
             self.compile_in(step, scale)
 
-    def apply(self, step: int, decision: Decision) -> None:
-        """Writes rate and momentum of the step about to be trained, if they differ."""
-        rate = decision.scale * self._scheduled(step)
+    def apply(self, step: int, decision: Decision, *, ended: bool = False) -> None:
+        """Writes rate and momentum of the step about to be trained, if they differ.
+
+        If the run has ended, none is: a schedule that knows no rate for it leaves the last one's.
+        """
+        try:
+            rate = decision.scale * self._scheduled(step)
+        except Exception:
+            if not ended:
+                raise
+            rate = decision.scale * self._scheduled(step - 1)
         if rate != self.written or self._write_lost:
             self._synced_model()
             self._optimizer.write(rate, self._lasting(step, rate, decision))
