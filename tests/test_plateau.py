@@ -48,7 +48,8 @@ def from_torch(
     | `patience=n` | `patience=n + 1` | PyTorch cuts when more than n epochs were bad, we at n |
     | `threshold=t` | `min_delta=t` | |
     | `threshold_mode="abs"` | `threshold="absolute"` | |
-    | `threshold_mode="rel"` | `threshold="relative"` | the same for values > 0; see below |
+    | `threshold_mode="rel"` | `threshold="relative"` | the same for values > 0; for values < 0 it is
+      PyTorch's for the negated metric and the other mode; see below |
     | `cooldown=n` | `cooldown=n + 1` | PyTorch leaves n epochs uncounted, we n - 1, as Keras |
     | `eps=e` | none | PyTorch drops a cut by e or less; rates differ by e / (1 - factor) at most |
 
@@ -99,6 +100,14 @@ class TestPyTorch:
     def test_gives_the_rates_of_pytorch(self, arguments, values):
         expected = torch_rates(arguments, values, eps=0.0)
         assert rates(from_torch(**arguments), values) == pytest.approx(expected, rel=1e-9)
+
+    @settings(max_examples=400)
+    @given(torch_arguments, metric_sequences)
+    def test_below_zero_gives_the_rates_of_pytorch_for_the_negated_metric(self, arguments, values):
+        other = {"min": "max", "max": "min"}[arguments["mode"]]
+        expected = torch_rates({**arguments, "mode": other}, values, eps=0.0)
+        negated = [-value for value in values]
+        assert rates(from_torch(**arguments), negated) == pytest.approx(expected, rel=1e-9)
 
     @settings(max_examples=200)
     @given(torch_arguments, metric_sequences, st.sampled_from([1e-8, 1e-3, 0.1]))
