@@ -70,6 +70,9 @@ OURS = {
     "fastai: fit_one_cycle_momentum": s.CyclicalMomentum(one_cycle(STEPS, 0.25 * STEPS)),
     "fastai: fit_flat_cos": s.Joined((s.Constant(0.1), s.Cosine(0.1, 50, alpha=1e-5)), (150,)),
     "fastai: fit_sgdr": s.CosineRestarts(0.1, 20, t_mul=2.0),
+    "ignite: concat": s.Joined(
+        (s.Cyclical(0.01, 0.1, 20), s.CosineRestarts(0.1, 60, t_mul=1.0, alpha=0.1)), (50,)
+    ),
     "ignite: linear_cyclical": s.Cyclical(0.01, 0.1, 20),
     "ignite: linear_cyclical_from_the_top": s.Cyclical(0.01, 0.1, 20, start_at_top=True),
     "ignite: linear_cyclical_monotonic": lambda step: s.Linear(0.1, 40, 0.01)(step % 40),
@@ -211,6 +214,12 @@ TORCH = {
         lambda lr, o: lr.CyclicLR(o, 0.01, 0.1, 20, scale_fn=lambda cycle: 1 / (5 ** (cycle / 9))),
         s.Cyclical(0.01, 0.1, 20, lambda step: 1 / (5 ** ((1 + step // 40) / 9))),
     ),
+    "CyclicLR scale_fn by iterations": (
+        lambda lr, o: lr.CyclicLR(
+            o, 0.01, 0.1, 20, scale_fn=lambda step: 0.98**step, scale_mode="iterations"
+        ),
+        s.Cyclical(0.01, 0.1, 20, lambda step: 0.98**step),
+    ),
     "OneCycleLR": (lambda lr, o: lr.OneCycleLR(o, 0.1, STEPS), s.OneCycle(0.1, STEPS)),
     "OneCycleLR three_phase": (
         lambda lr, o: lr.OneCycleLR(o, 0.1, STEPS, three_phase=True),
@@ -250,6 +259,32 @@ def test_a_line_gives_the_rates_of_pytorch(name):
         if step < STEPS - 1:
             scheduler.step()
     assert trace(ours) == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ours"),
+    [
+        ({}, ("relative", 1e-4, {"patience": 11, "cooldown": 1})),
+        ({"patience": 4, "cooldown": 6}, ("relative", 1e-4, {"patience": 5, "cooldown": 7})),
+        (
+            {"patience": 4, "threshold": 0.05, "threshold_mode": "abs", "min_lr": 0.003},
+            ("absolute", 0.05, {"patience": 5, "cooldown": 1, "min_lr": 0.003}),
+        ),
+    ],
+    ids=["defaults", "cooldown", "absolute"],
+)
+def test_a_plateau_gives_the_rates_of_pytorch(arguments, ours):
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, eps=0.0, **arguments
+    )
+    rates = []
+    for value in FALLING:
+        theirs.step(value)
+        rates.append(optimizer.param_groups[0]["lr"])
+    threshold, min_delta, further = ours
+    assert plateau(FALLING, threshold, min_delta, **further) == pytest.approx(rates, rel=1e-9)
 
 
 def test_the_momentum_of_cyclic_lr():
@@ -300,6 +335,25 @@ def test_a_line_gives_the_rates_of_keras(name):
     (call, *arguments), ours = KERAS[name]
     theirs = getattr(keras.optimizers.schedules, call)(*arguments)
     assert trace(ours) == pytest.approx(trace(theirs), rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"patience": 4, "cooldown": 6}, {"patience": 3, "min_delta": 0.05, "min_lr": 0.003}],
+    ids=["defaults", "cooldown", "floor"],
+)
+def test_a_plateau_gives_the_rates_of_keras(arguments):
+    theirs = keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, mode="min", **arguments)
+    model = one_weight(keras.optimizers.SGD(0.1))
+    theirs.set_model(model)
+    theirs.on_train_begin()
+    rates = []
+    for epoch, value in enumerate(FALLING):
+        theirs.on_epoch_end(epoch, {"loss": value})
+        rates.append(float(model.optimizer.learning_rate))
+    arguments = {"patience": 10, "min_delta": 1e-4, **arguments}
+    ours = plateau(FALLING, "absolute", arguments.pop("min_delta"), **arguments)
+    assert ours == pytest.approx(rates, rel=1e-6)
 
 
 def test_a_schedule_that_is_saved_with_the_model_gives_the_rates_of_keras():

@@ -48,13 +48,13 @@ def from_torch(
     | `patience=n` | `patience=n + 1` | PyTorch cuts when more than n epochs were bad, we at n |
     | `threshold=t` | `min_delta=t` | |
     | `threshold_mode="abs"` | `threshold="absolute"` | |
-    | `threshold_mode="rel"` | `threshold="relative"` | the same for values > 0; for values < 0 it is
-      PyTorch's for the negated metric and the other mode; see below |
+    | `threshold_mode="rel"` | `threshold="relative"` | the same for values > 0; see below |
     | `cooldown=n` | `cooldown=n + 1` | PyTorch leaves n epochs uncounted, we n - 1, as Keras |
     | `eps=e` | none | PyTorch drops a cut by e or less; rates differ by e / (1 - factor) at most |
 
     PyTorch's relative threshold turns its sense below zero: with mode "min" and a best of -1, it
-    takes -0.95 for an improvement. Ours is a share of the best value's size.
+    takes -0.95 for an improvement. Ours is a share of the best value's size: for values < 0 it is
+    PyTorch's for the negated metric and the other mode.
     """
     threshold_word = {"abs": "absolute", "rel": "relative"}[threshold_mode]
     return Plateau(

@@ -204,7 +204,10 @@ def of_ignite():
     def cyclic(name, **arguments):
         return run(getattr(p, name)(optimizer(), "lr", cycle_size=40, **arguments))
 
+    first = p.LinearCyclicalScheduler(shared := optimizer(), "lr", 0.01, RATE, cycle_size=40)
+    second = p.CosineAnnealingScheduler(shared, "lr", RATE, 0.01, cycle_size=60)
     return {
+        "concat": run(p.ConcatScheduler([first, second], durations=[50])),
         "linear_cyclical": cyclic("LinearCyclicalScheduler", start_value=0.01, end_value=RATE),
         "linear_cyclical_from_the_top": cyclic(
             "LinearCyclicalScheduler", start_value=RATE, end_value=0.01
