@@ -56,7 +56,10 @@ def require_number(
 
 
 def require_integer(owner: object, name: str, *, minimum: int, optional: bool = False) -> None:
-    """Refuses an attribute that is not an integer of at least `minimum`; stores Python's own."""
+    """Refuses an attribute that is not an integer of at least `minimum`; stores Python's own.
+
+    Integers written as floats count: papers, and scripts after them, have `step_size=2000.0`.
+    """
     value = getattr(owner, name)
     if optional and value is None:
         return
@@ -67,8 +70,10 @@ def require_integer(owner: object, name: str, *, minimum: int, optional: bool = 
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, also one of NumPy's."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    """Whether a value is an integer, also one of NumPy's or one written as a float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    return isinstance(value, numbers.Integral) or float(value).is_integer()
 
 
 def require_choice(owner: object, name: str, choices: Sequence[str]) -> None:

@@ -46,6 +46,7 @@ def geometric_shares(count: int, ratio: float = 2.6, frozen: int = 0) -> list[fl
     require_integer(call, "count", minimum=1)
     require_number(call, "ratio", minimum=1.0)
     require_integer(call, "frozen", minimum=0)
+    count, frozen = call.count, call.frozen
     if frozen >= count:
         refuse(call, "frozen", f"below count={count}, so that something is trained", frozen)
     return [0.0 if i < frozen else float(ratio) ** (i - count + 1) for i in range(count)]

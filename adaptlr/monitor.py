@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -24,8 +25,16 @@ Direction = Literal["min", "max"]
 Mode = Literal["auto", "min", "max"]
 Threshold = Literal["absolute", "relative", "noise"]
 
-_HIGHER = ("acc", "auc", "precision", "recall", "f1", "iou", "dice", "r2", "psnr", "ssim")
-_LOWER = ("loss", "error", "crossentropy", "perplexity", "hinge", "divergence", "mse", "mae")
+# Whole words; "io u" is how Keras writes IoU in the names that it makes.
+_LOWER = """
+    loss logloss err error mse rmse mae mape msle crossentropy entropy bce nll logcosh perplexity
+    ppl hinge divergence kld poisson wer cer fid
+"""
+_HIGHER = """
+    acc accuracy auc auroc auprc roc prc precision recall sensitivity specificity f1 fbeta iou miou
+    dice jaccard r2 mcc kappa correlation similarity psnr ssim bleu rouge
+"""
+_WORD = re.compile(r"[A-Z]+[0-9]*(?![a-z])|[A-Z]?[a-z]+[0-9]*")
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,8 @@ class Monitor:
     A value improves on the best one if it is better by more than a threshold:
 
     * `"absolute"`: by `min_delta`, as in `keras.callbacks`;
-    * `"relative"`: by `min_delta` times the size of the best value, as PyTorch's `"rel"`;
+    * `"relative"`: by `min_delta` times the size of the best value, as PyTorch's `"rel"` for
+      values above zero;
     * `"noise"`: by `min_delta` standard deviations of the metric's own noise. The noise is
       estimated from the latest nine second differences `v[t] - 2 v[t-1] + v[t-2]`, in which a
       steady trend cancels and white noise of variance `s²` has variance `6 s²`. It is the median
@@ -155,13 +165,17 @@ def _noise(curvatures: tuple[float, ...]) -> float:
 def direction_by_name(name: str) -> Direction:
     """Returns the direction that a metric of this name usually has.
 
+    Whole words count, wherever they stand: "val_cls_prc" and "top5_acc" are better when higher,
+    "accel_err" is better when lower, and so is "accuracy_loss".
+
     Raises:
         ValueError: If the name does not tell.
     """
-    word = name.removeprefix("val_").lower()
-    if any(part in word for part in _LOWER):
+    words = {word.lower() for word in _WORD.findall(name)}
+    words |= {word.rstrip("0123456789") for word in words}  # "acc1", and Keras' "auc2"
+    if words.intersection(_LOWER.split()):
         return "min"
-    if any(part in word for part in _HIGHER):
+    if words.intersection(_HIGHER.split()) or {"io", "u"} <= words:
         return "max"
     raise ValueError(
         f"it cannot be told whether {name!r} is better when lower or when higher. Pass "

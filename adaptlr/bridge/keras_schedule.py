@@ -13,7 +13,7 @@ from adaptlr import schedules
 from adaptlr._arguments import require_integer
 from adaptlr._notation import parse, pasteable
 
-__all__ = ["KerasSchedule", "Tabulated", "tabulated"]
+__all__ = ["KerasSchedule", "Tabulated", "from_text", "tabulated"]
 
 _BLOCK = 1 << 14
 _MOST_SINGLE = 128  # in a block; more take longer than the vector saves in a short run
@@ -30,7 +30,8 @@ class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: i
 
     Args:
         schedule: One of `adaptlr.schedules`, or its text, such as `"Cosine(0.1, 1000)"`.
-        total_steps: Steps to tabulate, ≥ 1; the rate of the last one holds from there on.
+        total_steps: Steps to tabulate, ≥ 1; the rate of step `total_steps`, where decays have
+            arrived, holds from there on.
 
     Raises:
         ValueError: If the schedule is none of `adaptlr.schedules`, whose text can be saved, or
@@ -47,12 +48,12 @@ class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: i
     def __init__(self, schedule: schedules.Schedule | str, total_steps: int) -> None:
         self.total_steps = total_steps
         require_integer(self, "total_steps", minimum=1)
-        self.schedule = _from_text(schedule)
-        self._rates = [self.schedule(step) for step in range(total_steps)]
+        self.schedule = from_text(self, schedule)
+        self._rates = [self.schedule(step) for step in range(self.total_steps + 1)]
 
     def __call__(self, step: Any) -> Any:
         """Returns the rate at a step, a tensor."""
-        index = keras.ops.clip(keras.ops.cast(step, "int32"), 0, self.total_steps - 1)
+        index = keras.ops.clip(keras.ops.cast(step, "int32"), 0, self.total_steps)
         return keras.ops.take(keras.ops.convert_to_tensor(self._rates, "float32"), index)
 
     def get_config(self) -> dict[str, Any]:
@@ -133,25 +134,28 @@ class Tabulated:
         return True
 
 
-def tabulated(schedule: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Tabulates a schedule of Keras, also inside one that warms up, scales or joins."""
+def tabulated(schedule: Any) -> Any:
+    """Tabulates a schedule of Keras, also inside one that warms up, scales, clips or joins."""
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return Tabulated(schedule)
-    if isinstance(schedule, schedules.Warmup | schedules.Scaled):
+    if isinstance(schedule, schedules.Warmup | schedules.Clipped):
         return replace(schedule, schedule=tabulated(schedule.schedule))
+    if isinstance(schedule, schedules.Scaled):
+        parts = tabulated(schedule.schedule), tabulated(schedule.factor)
+        return replace(schedule, schedule=parts[0], factor=parts[1])
     if isinstance(schedule, schedules.Joined):
         return replace(schedule, schedules=tuple(map(tabulated, schedule.schedules)))
     return schedule
 
 
-def _from_text(schedule: Any) -> schedules.Schedule:
+def from_text(owner: object, schedule: Any) -> schedules.Schedule:
     """Builds a schedule from its text, or, to see that it can be saved, from that of an object."""
     text = schedule if isinstance(schedule, str) else pasteable(schedule)
     names = {name: getattr(schedules, name) for name in schedules.__all__}
     built = None if "..." in text else parse(text, names)
     if type(built) not in names.values():
         raise ValueError(
-            f"KerasSchedule(schedule=...) must be one of adaptlr.schedules, such as "
+            f"{type(owner).__name__}(schedule=...) must be one of adaptlr.schedules, such as "
             f"Constant(0.1) or the text of it, so that it can be saved as text. "
             f"Received: schedule={schedule!r}"
         )

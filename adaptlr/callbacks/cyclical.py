@@ -28,15 +28,17 @@ class CyclicalLR(LearningRateCallback):
     Args:
         base_lr: Lower bound of the rate, ≥ 0.
         max_lr: Upper bound, > `base_lr`.
-        step_size: Steps from one bound to the other, half a cycle, ≥ 1. Smith advises 2 to 10
-            epochs' worth.
+        step_size: Steps of a climb, half a cycle, ≥ 1. Smith advises 2 to 10 epochs' worth.
         mode: `"triangular"`; `"triangular2"`, which halves the amplitude after each cycle;
-            `"exp_range"`, which shrinks it by `gamma` every step; or `"cosine"`, a fall along half
+            `"exp_range"`, which shrinks it by `gamma` every step; `"cosine"`, a fall along half
             a cosine from `max_lr` to `base_lr` in `2 * step_size` steps, then a warm restart
-            (Loshchilov & Hutter, arXiv 1608.03983).
+            (Loshchilov & Hutter, arXiv 1608.03983); or any callable from the step to the factor
+            of the amplitude.
         gamma: Factor of `"exp_range"`, in (0, 1].
         momentum: Bounds `(high, low)` of the momentum (`beta_1` of Adam and its kin), cycled
             inversely to the rate as PyTorch does, or None to leave it alone.
+        step_size_down: Steps of a descent, ≥ 1, or None for as many as of a climb.
+        start_at_top: Whether the first climb is left out; the first cycle is its descent alone.
         log_dir: Directory for TensorBoard event files, or None.
         backup_dir: Directory in which the run is saved while it trains. After an interruption the
             same call of `fit` continues it from there. None saves nothing.
@@ -58,10 +60,13 @@ class CyclicalLR(LearningRateCallback):
         base_lr: float,
         max_lr: float,
         step_size: int,
-        mode: Literal["triangular", "triangular2", "exp_range", "cosine"] = "triangular",
+        mode: Literal["triangular", "triangular2", "exp_range", "cosine"]
+        | Schedule = "triangular",
         gamma: float = 1.0,
         *,
         momentum: tuple[float, float] | None = None,
+        step_size_down: int | None = None,
+        start_at_top: bool = False,
         log_dir: str | os.PathLike[str] | None = None,
         backup_dir: str | os.PathLike[str] | None = None,
         backup_freq: int | Literal["epoch"] = "epoch",
@@ -70,18 +75,23 @@ class CyclicalLR(LearningRateCallback):
     ) -> None:
         given = arguments_of(CyclicalLR, locals())
         modes = ("triangular", "triangular2", "exp_range", "cosine")
-        if mode not in modes:
-            refuse(self, "mode", "one of " + ", ".join(map(repr, modes)), mode)
+        if not callable(mode) and mode not in modes:
+            rule = f"one of {', '.join(map(repr, modes))}, or a callable from step to factor"
+            refuse(self, "mode", rule, mode)
         if is_number(base_lr) and is_number(max_lr) and not max_lr > base_lr:
             refuse(self, "max_lr", f"a number above base_lr={base_lr!r}", max_lr)
+        # The triangle stands for the cosine where bounds and period are checked.
+        shape = "triangular" if mode == "cosine" else mode
         with speaking_for(self):
-            # The triangle stands for the cosine where bounds and period are checked.
-            shape = "triangular" if mode == "cosine" else mode
-            cycle = Cyclical(base_lr, max_lr, step_size, shape, gamma)
+            cycle = Cyclical(
+                base_lr, max_lr, step_size, shape, gamma, step_size_down, start_at_top
+            )
         schedule: Schedule = cycle
         if mode == "cosine":
             if momentum is not None:
                 refuse(self, "momentum", "None with mode='cosine'", momentum)
+            if step_size_down is not None:
+                refuse(self, "step_size_down", "None with mode='cosine'", step_size_down)
             period = 2 * cycle.step_size
             schedule = CosineRestarts(max_lr, period, t_mul=1.0, alpha=base_lr / max_lr)
         momenta = _inverse(self, momentum, whatever_the_run(cycle))
@@ -104,6 +114,8 @@ class OneCycleLR(LearningRateCallback):
         final_div_factor: First over last rate, ≥ 1.
         momentum: Bounds `(high, low)` of the momentum (`beta_1` of Adam and its kin), or None to
             leave it alone.
+        three_phase: Whether the rate comes back to where it began, in as many steps as it rose,
+            before it falls to the end; `pct_start` is then at most 0.5.
         log_dir: Directory for TensorBoard event files, or None.
         backup_dir: Directory in which the run is saved while it trains. After an interruption the
             same call of `fit` continues it from there. None saves nothing.
@@ -130,6 +142,7 @@ class OneCycleLR(LearningRateCallback):
         final_div_factor: float = 1e4,
         momentum: tuple[float, float] | None = (0.95, 0.85),
         *,
+        three_phase: bool = False,
         log_dir: str | os.PathLike[str] | None = None,
         backup_dir: str | os.PathLike[str] | None = None,
         backup_freq: int | Literal["epoch"] = "epoch",
@@ -142,7 +155,9 @@ class OneCycleLR(LearningRateCallback):
             refuse(self, "total_steps", rule, total_steps)
         steps = 2 if total_steps is None else total_steps
         with speaking_for(self):
-            template = OneCycle(max_lr, steps, pct_start, div_factor, final_div_factor)
+            template = OneCycle(
+                max_lr, steps, pct_start, div_factor, final_div_factor, three_phase=three_phase
+            )
         cycle = partial(_over_the_run, template, total_steps)
         super().__init__(Plan(guarded(Constant()), cycle, _inverse(self, momentum, cycle)), given)
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 from adaptlr._arguments import refuse
-from adaptlr.bridge.keras_schedule import tabulated
+from adaptlr.bridge.keras_schedule import from_text, tabulated
 from adaptlr.callbacks.base import LearningRateCallback, arguments_of
 from adaptlr.controllers import Constant, Controller, Run
 from adaptlr.controllers.base import require_controller
@@ -28,7 +28,8 @@ class ScheduleLR(LearningRateCallback):
 
     Args:
         schedule: The rate as a function of the training step, from 0: one of
-            `adaptlr.schedules`, a `keras.optimizers.schedules` object, or any callable.
+            `adaptlr.schedules` or its text, such as `"Cosine(0.1, 1000)"` from a configuration
+            file, a `keras.optimizers.schedules` object, or any callable.
         controller: A controller whose scale multiplies the rate, for instance
             `adaptlr.controllers.Plateau()`; None leaves the schedule alone.
         log_dir: Directory for TensorBoard event files, or None.
@@ -41,7 +42,8 @@ class ScheduleLR(LearningRateCallback):
     Raises:
         TypeError: If the schedule cannot be called, or the controller is none; at the start of
             training, if the schedule returns no number.
-        ValueError: During training, if it returns a rate that is negative, NaN or infinite.
+        ValueError: If a text describes no schedule; during training, if a rate is negative, NaN
+            or infinite.
 
     Example:
         >>> import adaptlr
@@ -53,7 +55,7 @@ class ScheduleLR(LearningRateCallback):
 
     def __init__(
         self,
-        schedule: Callable[[int], float],
+        schedule: Callable[[int], float] | str,
         controller: Controller | None = None,
         *,
         log_dir: str | os.PathLike[str] | None = None,
@@ -63,6 +65,8 @@ class ScheduleLR(LearningRateCallback):
         verbose: int = 0,
     ) -> None:
         given = arguments_of(ScheduleLR, locals())
+        if isinstance(schedule, str):
+            schedule = from_text(self, schedule)
         if not callable(schedule):
             rule = "a function of the step; for a constant rate use adaptlr.schedules.Constant"
             refuse(self, "schedule", rule, schedule)

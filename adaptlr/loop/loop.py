@@ -323,7 +323,8 @@ class Loop:
             self._rates.compile_again(step, decision.scale)
         asked = decision.next_step
         self._next_control = step + self._interval if asked is None else asked
-        self._rates.apply(step, decision)
+        ended = epoch_end and self._epoch + 1 == self._fit.epochs
+        self._rates.apply(step, decision, ended=ended)
         self._plan_next()
         if decision.rule == "unprobed" and restored:
             self._warn_unseen(decision)

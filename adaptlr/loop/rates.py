@@ -11,7 +11,8 @@ from adaptlr.bridge.compiled import CycledMomentum, InGraph, compiles_steps
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.controllers import Decision, Run
 from adaptlr.loop.plan import Plan
-from adaptlr.schedules import Constant, Cosine, Linear, OneCycle, Warmup
+from adaptlr.schedules import Constant, Warmup
+from adaptlr.schedules.base import last_change
 
 __all__ = ["Rates", "RatesState"]
 
@@ -110,9 +111,17 @@ class Rates:
         if self._in_graph is not None:
             self.compile_in(step, scale)
 
-    def apply(self, step: int, decision: Decision) -> None:
-        """Writes rate and momentum of the step about to be trained, if they differ."""
-        rate = decision.scale * self._scheduled(step)
+    def apply(self, step: int, decision: Decision, *, ended: bool = False) -> None:
+        """Writes rate and momentum of the step about to be trained, if they differ.
+
+        If the run has ended, none is: a schedule that knows no rate for it leaves the last one's.
+        """
+        try:
+            rate = decision.scale * self._scheduled(step)
+        except Exception:
+            if not ended:
+                raise
+            rate = decision.scale * self._scheduled(step - 1)
         if rate != self.state.written or self.state.lost:
             self._optimizer.write(rate, self._lasting(step, rate, decision))
             self.state = RatesState(rate)
@@ -152,11 +161,8 @@ class Rates:
 
     def _last_change(self) -> int | None:
         """The step from which on the schedule stays where it is, or None if that is not known."""
-        schedule, ends = self._schedule, [self._run.last_step]
-        if isinstance(schedule, OneCycle):
-            ends.append(schedule.total_steps)
-        if isinstance(schedule, Cosine | Linear):
-            ends.append(schedule.decay_steps + 1)
+        rest = last_change(self._schedule)
+        ends = [self._run.last_step, None if rest is None else rest + 1]
         return min((end for end in ends if end is not None), default=None)
 
     def _lasting(self, step: int, rate: float, decision: Decision) -> float:

@@ -62,7 +62,7 @@ def test_numpy_integers_do_not_overflow():
             r"Received: batch_size=0",
         ),
         ((0.1, 32, -1), ValueError, "new_batch_size=-1"),
-        ((0.1, 32, 64.0), ValueError, r"new_batch_size=64\.0"),
+        ((0.1, 32, 64.5), ValueError, r"new_batch_size=64\.5"),
         ((0.1, None, 64), TypeError, "batch_size=None"),
         ((-0.1, 32, 64), ValueError, r"learning_rate=-0\.1"),
         ((math.nan, 32, 64), ValueError, "learning_rate=nan"),

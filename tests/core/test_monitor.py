@@ -1,12 +1,14 @@
+import inspect
 import math
 import statistics
 from random import Random
 
+import keras
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptlr.monitor import Monitor, MonitorState
+from adaptlr.monitor import Monitor, MonitorState, direction_by_name
 
 
 def verdicts(monitor, values, direction="min"):
@@ -116,3 +118,61 @@ def test_best_is_always_the_best_finite_value_without_a_threshold(values):
 def test_bad_arguments_are_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         Monitor(**arguments)
+
+
+# The direction of a name
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        ("val_accel_err", "min"),  # "acc" is a part of it and no word
+        ("val_accuracy_loss", "min"),
+        ("pressure_mae", "min"),
+        ("val_prc", "max"),
+        ("val_cls_prc", "max"),
+        ("val_box_io_u", "max"),
+        ("valMeanIoU", "max"),
+        ("F1Score", "max"),
+        ("val_r2_score_1", "max"),
+        ("val_auc2", "max"),
+        ("acc@1", "max"),
+        ("val/top5_acc", "max"),
+        ("RMSE", "min"),
+        ("val_word-error-rate", "min"),
+    ],
+)
+def test_whole_words_tell_a_direction(name, direction):
+    assert direction_by_name(name) == direction
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["accel", "val_place", "inaccuracies", "lossless", "f16", "val_score", "false_positive_rate"],
+)
+def test_a_part_of_a_word_tells_none(name):
+    with pytest.raises(ValueError, match=r"mode='min' or mode='max'.*mode='auto'"):
+        direction_by_name(name)
+
+
+NEEDED = {"num_classes": 2, "target_class_ids": [0]} | dict.fromkeys(
+    ("recall", "precision", "specificity", "sensitivity"), 0.5
+)
+METRICS = [
+    metric
+    for metric in vars(keras.metrics).values()
+    if isinstance(metric, type) and metric is not keras.metrics.MeanMetricWrapper
+]
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
+def test_the_names_of_keras_have_the_direction_of_its_metrics(metric):
+    parameters = inspect.signature(metric.__init__).parameters
+    made = metric(**{name: NEEDED[name] for name in NEEDED if name in parameters})
+    known = {"up": "max", "down": "min", None: None}[getattr(made, "_direction", None)]
+    if known is None:
+        with pytest.raises(ValueError, match="cannot be told"):
+            direction_by_name(made.name)
+    else:
+        assert direction_by_name(f"val_{made.name}") == known
+        assert direction_by_name(f"head_{made.name}_1") == known

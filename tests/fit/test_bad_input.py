@@ -17,7 +17,7 @@ from models import (
 
 import adaptlr
 from adaptlr.controllers import Divergence, Feedback, Plateau, RangeFinder
-from adaptlr.schedules import Constant
+from adaptlr.schedules import Constant, Warmup
 from adaptlr.writers import MemoryWriter
 
 # Every callback, in a setting in which it has something to do.
@@ -310,6 +310,35 @@ class TestObjectsOfTheWrongKind:
         with pytest.raises((TypeError, ValueError), match=r"Divergence\(inner=\.\.\.\) must be"):
             Divergence(value)
 
+    @pytest.mark.parametrize(
+        "schedule",
+        [
+            lambda step: [1.0, 0.5][step // 4],
+            Warmup(lambda step: [1.0, 0.5][step // 4], warmup_steps=0),
+            lambda step: 1.0 / (8 - step),
+        ],
+        ids=["list", "inside", "division"],
+    )
+    def test_is_not_held_to_a_rate_for_the_step_after_the_last(self, schedule):
+        model = one_weight()
+        model.fit(**steps(4), epochs=2, callbacks=[adaptlr.ScheduleLR(schedule)])
+        assert weight(model) == pytest.approx(-sum(map(schedule, range(8))))
+
+    def test_but_to_those_before_it_is(self):
+        with pytest.raises(IndexError):
+            one_weight().fit(**steps(4), callbacks=[adaptlr.ScheduleLR([1.0, 0.5].__getitem__)])
+
+    def test_a_schedule_may_be_a_text(self):
+        model = one_weight()
+        text = "Warmup(Linear(1.0, 4), warmup_steps=2)"
+        model.fit(**steps(4), callbacks=[adaptlr.ScheduleLR(text)])
+        assert weight(model) == -(0 + 0.5 + 1 + 0.75)
+
+    @pytest.mark.parametrize("text", ["cosine", "Cosine", "Cosine(0.1, n)", "[0.1]", "eval('1')"])
+    def test_a_text_that_is_no_schedule_is_refused(self, text):
+        with pytest.raises(ValueError, match="Received"):
+            adaptlr.ScheduleLR(text)
+
     @pytest.mark.parametrize("rate", [None, "fast", [1.0, 2.0]])
     def test_a_schedule_that_returns_no_number(self, rate):
         callback = adaptlr.ScheduleLR(lambda step: rate)
@@ -348,7 +377,22 @@ class TestNumbersOfNumPy:
         assert next(d.step for d in callback.decisions if d.rule == "stop") == 17
         assert "step_size=3, cycles=3" in repr(callback)
 
-    @pytest.mark.parametrize("cycles", [0, True, 1.0, np.float64(2.0)])
+    @pytest.mark.parametrize("kind", [float, np.float64, np.float32])
+    def test_written_as_floats_count_as_integers(self, tmp_path, kind):
+        """As in the README of CLR, in Keras' InverseTimeDecay(0.1, 1.0, 0.5), and after `/ 2`."""
+        three = kind(3.0)
+        callback = adaptlr.CyclicalLR(
+            0.1, 1.0, three, cycles=three, backup_dir=tmp_path, backup_freq=three
+        )
+        one_weight().fit(**steps(8), epochs=4, callbacks=[callback])
+        assert next(d.step for d in callback.decisions if d.rule == "stop") == 17
+        one_weight().fit(**steps(3), callbacks=[adaptlr.OneCycleLR(1.0, three, momentum=None)])
+        controller = adaptlr.controllers.Plateau(patience=three)
+        assert (controller.patience, type(controller.patience)) == (3, int)
+        assert adaptlr.KerasSchedule(Constant(0.1), three).total_steps == 3
+        assert adaptlr.groups.geometric_shares(three, ratio=2, frozen=kind(1.0)) == [0.0, 0.5, 1.0]
+
+    @pytest.mark.parametrize("cycles", [0, True, 1.5, np.float64(2.5)])
     def test_that_are_no_integers_are_refused(self, cycles):
         with pytest.raises((TypeError, ValueError), match=r"cycles=\.\.\.\) must be an integer"):
             adaptlr.CyclicalLR(0.1, 1.0, 3, cycles=cycles)

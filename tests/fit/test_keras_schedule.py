@@ -12,7 +12,7 @@ from models import one_weight, steps, weight
 
 import adaptlr
 from adaptlr.bridge.keras_schedule import Tabulated, tabulated
-from adaptlr.schedules import Constant, Cosine, Joined, Piecewise, Scaled, Warmup
+from adaptlr.schedules import Clipped, Constant, Cosine, Joined, Piecewise, Scaled, Warmup
 
 SCHEDULE = Piecewise([2, 4], [1.0, 0.5, 0.25])
 
@@ -61,6 +61,19 @@ def test_it_serialises_as_keras_schedules_do():
     assert adaptlr.KerasSchedule.from_config(schedule.get_config()).schedule == SCHEDULE
 
 
+def test_a_decay_arrives_at_its_end():
+    schedule = adaptlr.KerasSchedule(Cosine(0.1, 10), total_steps=10)
+    assert [float(schedule(step)) for step in (9, 10, 99)] == pytest.approx(
+        [0.05 * (1 - np.cos(np.pi / 10)), 0.0, 0.0], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("inner", ["Cyclical(0.1, 0.2, 2, mode=Exponential(1.0, 1, 0.9))"])
+def test_text_builds_schedules_inside_others(inner):
+    schedule = adaptlr.KerasSchedule(f"Scaled({inner}, factor=Cosine(1.0, 9))", total_steps=9)
+    assert repr(schedule.schedule) == schedule.get_config()["schedule"]
+
+
 def test_what_cannot_be_saved_is_refused():
     with pytest.raises(ValueError, match=r"must be one of adaptlr\.schedules"):
         adaptlr.KerasSchedule(lambda step: 0.1, total_steps=5)
@@ -107,9 +120,10 @@ class TestTabulated:
 
     def test_inside_others(self):
         theirs = keras.optimizers.schedules.InverseTimeDecay(0.5, 10, 1.0)
-        schedule = Joined([Scaled(Warmup(theirs, 4), 2.0), Constant(0.1)], [15])
+        schedule = Joined([Scaled(Warmup(theirs, 4), Clipped(theirs, 0.2)), Constant(0.1)], [15])
         inner = tabulated(schedule)
         assert isinstance(inner.schedules[0].schedule.schedule, Tabulated)
+        assert isinstance(inner.schedules[0].factor.schedule, Tabulated)
         assert repr(inner) == repr(schedule)
         assert [inner(step) for step in (0, 2, 4, 14, 15)] == pytest.approx(
             [float(schedule(step)) for step in (0, 2, 4, 14, 15)]

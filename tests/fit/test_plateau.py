@@ -53,7 +53,8 @@ def from_torch(
     | `eps=e` | none | PyTorch drops a cut by e or less; rates differ by e / (1 - factor) at most |
 
     PyTorch's relative threshold turns its sense below zero: with mode "min" and a best of -1, it
-    takes -0.95 for an improvement. Ours is a share of the best value's size.
+    takes -0.95 for an improvement. Ours is a share of the best value's size: for values < 0 it is
+    PyTorch's for the negated metric and the other mode.
     """
     threshold_word = {"abs": "absolute", "rel": "relative"}[threshold_mode]
     return Plateau(
@@ -99,6 +100,14 @@ class TestPyTorch:
     def test_gives_the_rates_of_pytorch(self, arguments, values):
         expected = torch_rates(arguments, values, eps=0.0)
         assert rates(from_torch(**arguments), values) == pytest.approx(expected, rel=1e-9)
+
+    @settings(max_examples=400)
+    @given(torch_arguments, metric_sequences)
+    def test_below_zero_gives_the_rates_of_pytorch_for_the_negated_metric(self, arguments, values):
+        other = {"min": "max", "max": "min"}[arguments["mode"]]
+        expected = torch_rates({**arguments, "mode": other}, values, eps=0.0)
+        negated = [-value for value in values]
+        assert rates(from_torch(**arguments), negated) == pytest.approx(expected, rel=1e-9)
 
     @settings(max_examples=200)
     @given(torch_arguments, metric_sequences, st.sampled_from([1e-8, 1e-3, 0.1]))

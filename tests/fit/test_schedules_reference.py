@@ -106,25 +106,26 @@ def same(values):
 few = settings(max_examples=25)
 rates = st.floats(1e-5, 10.0)
 factors = st.floats(0.05, 1.0)
+growths = st.floats(0.05, 1.5)
 counts = st.integers(1, 15)
 
 
 @few
-@given(rates, counts, factors)
+@given(rates, counts, growths)
 def test_step_decay_is_step_lr(rate, step_size, gamma):
     theirs = torch_trace("StepLR", 30, rate, step_size=step_size, gamma=gamma)
     assert trace(StepDecay(rate, step_size, gamma), 30) == same(theirs)
 
 
 @few
-@given(rates, st.sets(counts, max_size=4).map(sorted), factors)
+@given(rates, st.lists(st.integers(0, 15), max_size=4).map(sorted), growths)
 def test_multi_step_is_multi_step_lr(rate, milestones, gamma):
     theirs = torch_trace("MultiStepLR", 20, rate, milestones=milestones, gamma=gamma)
     assert trace(MultiStep(rate, milestones, gamma), 20) == same(theirs)
 
 
 @few
-@given(rates, factors)
+@given(rates, growths)
 def test_exponential_is_exponential_lr(rate, gamma):
     theirs = torch_trace("ExponentialLR", 20, rate, gamma=gamma)
     assert trace(Exponential(rate, 1, gamma), 20) == same(theirs)
@@ -147,7 +148,7 @@ def test_polynomial_is_polynomial_lr(rate, steps, power):
 
 
 @few
-@given(rates, counts, factors)
+@given(rates, counts, st.floats(0.0, 3.0))
 def test_cosine_is_cosine_annealing_lr_up_to_its_end(rate, steps, alpha):
     theirs = torch_trace("CosineAnnealingLR", steps + 1, rate, T_max=steps, eta_min=alpha * rate)
     assert trace(Cosine(rate, steps, alpha), steps + 1) == same(theirs)
@@ -166,11 +167,12 @@ def test_cosine_restarts_are_warm_restarts(rate, first, t_mul, alpha):
 @given(
     st.tuples(rates, rates).map(sorted),
     counts,
+    st.none() | counts,
     st.sampled_from(["triangular", "triangular2", "exp_range"]),
     factors,
     st.booleans(),
 )
-def test_cyclical_is_cyclic_lr(bounds, step_size, mode, gamma, momentum):
+def test_cyclical_is_cyclic_lr(bounds, step_size, down, mode, gamma, momentum):
     base_lr, max_lr = bounds
     theirs = torch_trace(
         "CyclicLR",
@@ -179,13 +181,34 @@ def test_cyclical_is_cyclic_lr(bounds, step_size, mode, gamma, momentum):
         base_lr=base_lr,
         max_lr=max_lr,
         step_size_up=step_size,
+        step_size_down=down,
         mode=mode,
         gamma=gamma,
         base_momentum=0.8,
         max_momentum=0.9,
     )
-    ours = Cyclical(base_lr, max_lr, step_size, mode, gamma)
+    ours = Cyclical(base_lr, max_lr, step_size, mode, gamma, down)
     assert trace(CyclicalMomentum(ours, 0.8, 0.9) if momentum else ours, 70) == same(theirs)
+
+
+@few
+@given(rates, counts, st.sampled_from(["cycle", "iterations"]), factors)
+def test_any_function_of_the_step_is_a_scale_fn(rate, step_size, scale_mode, factor):
+    theirs = torch_trace(
+        "CyclicLR",
+        70,
+        base_lr=rate,
+        max_lr=2 * rate,
+        step_size_up=step_size,
+        scale_fn=lambda count: factor**count,
+        scale_mode=scale_mode,
+        cycle_momentum=False,
+    )
+
+    def scale(step):
+        return factor ** (1 + step // (2 * step_size) if scale_mode == "cycle" else step)
+
+    assert trace(Cyclical(rate, 2 * rate, step_size, scale), 70) == same(theirs)
 
 
 @few
@@ -197,8 +220,10 @@ def test_cyclical_is_cyclic_lr(bounds, step_size, mode, gamma, momentum):
     st.floats(1.0, 1e5),
     st.sampled_from(["cos", "linear"]),
     st.booleans(),
+    st.booleans(),
 )
-def test_one_cycle_is_one_cycle_lr(max_lr, steps, start, div, final_div, anneal, momentum):
+def test_one_cycle_is_one_cycle_lr(max_lr, steps, start, div, final_div, anneal, three, momentum):
+    start = min(start, 0.5) if three else start
     if math.isclose(start * steps, 1.0):
         steps += 1  # PyTorch divides by a climb of no steps
     theirs = torch_trace(
@@ -211,6 +236,7 @@ def test_one_cycle_is_one_cycle_lr(max_lr, steps, start, div, final_div, anneal,
         anneal_strategy=anneal,
         div_factor=div,
         final_div_factor=final_div,
+        three_phase=three,
     )
-    ours = OneCycle(max_lr, steps, start, div, final_div, anneal)
+    ours = OneCycle(max_lr, steps, start, div, final_div, anneal, three)
     assert trace(CyclicalMomentum(ours) if momentum else ours, steps) == same(theirs)

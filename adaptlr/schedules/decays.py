@@ -1,0 +1,219 @@
+"""Curves from a first rate to a last one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from adaptlr.schedules.arguments import flag, floats, integers
+from adaptlr.schedules.base import between, grown, half_cosine, plain, portion
+
+__all__ = ["Cosine", "Exponential", "InverseTime", "Linear", "Polynomial"]
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Multiplies the rate by `decay_rate` over every `decay_steps` (ExponentialDecay in Keras).
+
+    `rate = initial_learning_rate * decay_rate ** (step / decay_steps)`
+
+    Args:
+        initial_learning_rate: Rate at step 0, > 0.
+        decay_steps: Steps of one such decay, ≥ 1.
+        decay_rate: Factor of one such decay, > 0; above 1 the rate grows.
+        staircase: Round `step / decay_steps` down, so that the rate falls in steps.
+
+    Raises:
+        ValueError, TypeError: If an argument is outside its range.
+
+    Example:
+        >>> schedule = Exponential(0.1, decay_steps=100, decay_rate=0.25)
+        >>> [round(schedule(step), 5) for step in (0, 50, 100, 200)]
+        [0.1, 0.05, 0.025, 0.00625]
+    """
+
+    initial_learning_rate: float
+    decay_steps: int
+    decay_rate: float
+    staircase: bool = False
+
+    def __post_init__(self) -> None:
+        floats(self, "initial_learning_rate", above=0)
+        integers(self, "decay_steps", minimum=1)
+        floats(self, "decay_rate", above=0)
+        flag(self, "staircase")
+
+    def __call__(self, step: float) -> float:
+        """Returns the rate at `step`."""
+        step = plain(step)
+        decays = step // self.decay_steps if self.staircase else step / self.decay_steps
+        return grown(self.initial_learning_rate, self.decay_rate, decays)
+
+
+@dataclass(frozen=True)
+class InverseTime:
+    """Divides the rate by a line that rises with the step (InverseTimeDecay in Keras).
+
+    `rate = initial_learning_rate / (1 + decay_rate * step / decay_steps)`
+
+    Args:
+        initial_learning_rate: Rate at step 0, > 0.
+        decay_steps: Steps in which the divisor grows by `decay_rate`, ≥ 1.
+        decay_rate: That growth, > 0.
+        staircase: Round `step / decay_steps` down, so that the rate falls in steps.
+
+    Raises:
+        ValueError, TypeError: If an argument is outside its range.
+
+    Example:
+        >>> schedule = InverseTime(0.1, decay_steps=100, decay_rate=1.0)
+        >>> [round(schedule(step), 4) for step in (0, 100, 300, 900)]
+        [0.1, 0.05, 0.025, 0.01]
+    """
+
+    initial_learning_rate: float
+    decay_steps: int
+    decay_rate: float
+    staircase: bool = False
+
+    def __post_init__(self) -> None:
+        floats(self, "initial_learning_rate", "decay_rate", above=0)
+        integers(self, "decay_steps", minimum=1)
+        flag(self, "staircase")
+
+    def __call__(self, step: float) -> float:
+        """Returns the rate at `step`."""
+        step = plain(step)
+        decays = step // self.decay_steps if self.staircase else step / self.decay_steps
+        return self.initial_learning_rate / (1.0 + self.decay_rate * decays)
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """Goes to `end_learning_rate` along a power of what is left (PolynomialDecay in Keras).
+
+    `rate = end + (initial - end) * (1 - p) ** power` with `p = min(step / decay_steps, 1)`
+
+    Args:
+        initial_learning_rate: Rate at step 0, ≥ 0.
+        decay_steps: Steps to the end, ≥ 1.
+        end_learning_rate: Rate from then on, ≥ 0.
+        power: Exponent, > 0: 1 is a line, 2 falls fast and lands flat.
+        cycle: Past the end, make `decay_steps` the first multiple that is not behind.
+
+    Raises:
+        ValueError, TypeError: If an argument is outside its range.
+
+    Example:
+        >>> schedule = Polynomial(0.1, decay_steps=4, end_learning_rate=0, power=2)
+        >>> [round(schedule(step), 5) for step in range(6)]
+        [0.1, 0.05625, 0.025, 0.00625, 0.0, 0.0]
+    """
+
+    initial_learning_rate: float
+    decay_steps: int
+    end_learning_rate: float = 0.0001
+    power: float = 1.0
+    cycle: bool = False
+
+    def __post_init__(self) -> None:
+        floats(self, "initial_learning_rate", "end_learning_rate", minimum=0)
+        integers(self, "decay_steps", minimum=1)
+        floats(self, "power", above=0)
+        flag(self, "cycle")
+
+    def __call__(self, step: float) -> float:
+        """Returns the rate at `step`."""
+        step = plain(step)
+        decays = max(1, math.ceil(step / self.decay_steps)) if self.cycle else 1
+        left = 1.0 - portion(step, decays * self.decay_steps)
+        return between(self.end_learning_rate, self.initial_learning_rate, left**self.power)
+
+    @property
+    def last_change(self) -> int | None:
+        """The step from which on the rate stays what it is, or None if it cycles."""
+        return None if self.cycle else self.decay_steps
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Goes to `end_learning_rate` in a straight line, up or down (LinearLR in PyTorch).
+
+    `rate = initial + (end - initial) * p` with `p = min(step / decay_steps, 1)`
+
+    Args:
+        initial_learning_rate: Rate at step 0, ≥ 0.
+        decay_steps: Steps to the end, ≥ 1.
+        end_learning_rate: Rate from then on, ≥ 0.
+
+    Raises:
+        ValueError, TypeError: If an argument is outside its range.
+
+    Example:
+        >>> schedule = Linear(0.1, decay_steps=4)
+        >>> [round(schedule(step), 3) for step in range(6)]
+        [0.1, 0.075, 0.05, 0.025, 0.0, 0.0]
+    """
+
+    initial_learning_rate: float
+    decay_steps: int
+    end_learning_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        floats(self, "initial_learning_rate", "end_learning_rate", minimum=0)
+        integers(self, "decay_steps", minimum=1)
+
+    def __call__(self, step: float) -> float:
+        """Returns the rate at `step`."""
+        step = plain(step)
+        progress = portion(step, self.decay_steps)
+        return between(self.initial_learning_rate, self.end_learning_rate, progress)
+
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return self.decay_steps
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine to `alpha * initial_learning_rate`, down or up (CosineDecay in Keras).
+
+    `rate = initial_learning_rate * (alpha + (1 - alpha) * (1 + cos(pi * p)) / 2)`
+    with `p = min(step / decay_steps, 1)`: equation 5 of SGDR (Loshchilov and Hutter,
+    arXiv 1608.03983) without its restarts. Wrap it in `Warmup` for the warm-up that Keras has.
+
+    Args:
+        initial_learning_rate: Rate at step 0, > 0.
+        decay_steps: Steps to the end, ≥ 1.
+        alpha: Final rate as a multiple of the initial one, ≥ 0; above 1 the rate rises.
+
+    Raises:
+        ValueError, TypeError: If an argument is outside its range.
+
+    Example:
+        >>> schedule = Cosine(0.1, decay_steps=4)
+        >>> [round(schedule(step), 4) for step in range(6)]
+        [0.1, 0.0854, 0.05, 0.0146, 0.0, 0.0]
+    """
+
+    initial_learning_rate: float
+    decay_steps: int
+    alpha: float = 0.0
+
+    def __post_init__(self) -> None:
+        floats(self, "initial_learning_rate", above=0)
+        integers(self, "decay_steps", minimum=1)
+        floats(self, "alpha", minimum=0)
+
+    def __call__(self, step: float) -> float:
+        """Returns the rate at `step`."""
+        step = plain(step)
+        end = self.alpha * self.initial_learning_rate
+        fraction = half_cosine(portion(step, self.decay_steps))
+        return between(self.initial_learning_rate, end, fraction)
+
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return self.decay_steps

@@ -1,0 +1,177 @@
+"""Rates that stay, or jump from one value to the next."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+from adaptlr.schedules.arguments import (
+    floats,
+    integers,
+    is_factor,
+    is_rate,
+    one_more,
+    refuse_argument,
+    sequence,
+    step_sequence,
+)
+from adaptlr.schedules.base import grown, plain
+
+__all__ = ["Constant", "MultiStep", "Piecewise", "StepDecay"]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same rate at every step.
+
+    Args:
+        learning_rate: The rate, ≥ 0.
+
+    Raises:
+        ValueError, TypeError: If the rate is not such a number.
+
+    Example:
+        >>> Constant(0.1)(1000)
+        0.1
+    """
+
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        floats(self, "learning_rate", minimum=0)
+
+    def __call__(self, step: float) -> float:
+        """Returns the rate at `step`."""
+        return self.learning_rate
+
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return 0
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """Multiplies the rate by `gamma` every `step_size` steps (StepLR in PyTorch).
+
+    `rate = initial_learning_rate * gamma ** floor(step / step_size)`
+
+    Args:
+        initial_learning_rate: Rate at step 0, > 0.
+        step_size: Steps between two cuts, ≥ 1.
+        gamma: Factor of a cut, > 0; above 1 the rate grows.
+
+    Raises:
+        ValueError, TypeError: If an argument is outside its range.
+
+    Example:
+        >>> schedule = StepDecay(0.5, step_size=10, gamma=0.1)
+        >>> [round(schedule(step), 4) for step in (0, 9, 10, 20)]
+        [0.5, 0.5, 0.05, 0.005]
+    """
+
+    initial_learning_rate: float
+    step_size: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        floats(self, "initial_learning_rate", above=0)
+        integers(self, "step_size", minimum=1)
+        floats(self, "gamma", above=0)
+
+    def __call__(self, step: float) -> float:
+        """Returns the rate at `step`."""
+        step = plain(step)
+        return grown(self.initial_learning_rate, self.gamma, step // self.step_size)
+
+
+@dataclass(frozen=True)
+class MultiStep:
+    """Multiplies the rate by `gamma` at each milestone (MultiStepLR in PyTorch).
+
+    `rate = initial_learning_rate * gamma ** (number of milestones <= step)`
+
+    Args:
+        initial_learning_rate: Rate before the first cut, > 0.
+        milestones: Steps of the cuts, ≥ 0, in order; one that is there twice cuts twice.
+        gamma: Factor of a cut, > 0, or one factor for each milestone.
+
+    Raises:
+        ValueError, TypeError: If an argument is outside its range.
+
+    Example:
+        The cuts of He et al. (arXiv 1512.03385, section 4.2) on CIFAR-10:
+
+        >>> schedule = MultiStep(0.1, milestones=(32_000, 48_000))
+        >>> [round(schedule(step), 4) for step in (0, 31_999, 32_000, 48_000)]
+        [0.1, 0.1, 0.01, 0.001]
+    """
+
+    initial_learning_rate: float
+    milestones: Sequence[int]
+    gamma: float | Sequence[float] = 0.1
+
+    def __post_init__(self) -> None:
+        floats(self, "initial_learning_rate", above=0)
+        step_sequence(self, "milestones")
+        if isinstance(self.gamma, Real | str) or self.gamma is None:
+            floats(self, "gamma", above=0)
+            return
+        sequence(self, "gamma", "finite numbers > 0", is_factor, float)
+        if isinstance(self.gamma, Sequence) and len(self.gamma) != len(self.milestones):
+            refuse_argument(self, "gamma", f"as long as milestones={self.milestones!r}")
+
+    def __call__(self, step: float) -> float:
+        """Returns the rate at `step`."""
+        step = plain(step)
+        cuts = bisect_right(self.milestones, step)
+        if isinstance(self.gamma, Sequence):
+            return grown(self.initial_learning_rate, math.prod(self.gamma[:cuts]), 1)
+        return grown(self.initial_learning_rate, self.gamma, cuts)
+
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return self.milestones[-1] if self.milestones else 0
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """One value up to and including each boundary (PiecewiseConstantDecay in Keras).
+
+    `rate = values[number of boundaries < step]`: a boundary is the last step of its value, where
+    a milestone of `MultiStep` is the first of the next.
+
+    Args:
+        boundaries: Steps, ≥ 0, in order; of two that are equal the value between is not reached.
+        values: Rates, ≥ 0, one more than boundaries.
+
+    Raises:
+        ValueError, TypeError: If an argument is outside its range.
+
+    Example:
+        >>> schedule = Piecewise(boundaries=(10, 20), values=(0.1, 0.5, 0.05))
+        >>> [schedule(step) for step in (0, 10, 11, 20, 21)]
+        [0.1, 0.1, 0.5, 0.5, 0.05]
+    """
+
+    boundaries: Sequence[int]
+    values: Sequence[float]
+
+    def __post_init__(self) -> None:
+        step_sequence(self, "boundaries")
+        sequence(self, "values", "finite numbers >= 0", is_rate, float)
+        one_more(self, "values", "boundaries")
+
+    def __call__(self, step: float) -> float:
+        """Returns the rate at `step`."""
+        step = plain(step)
+        return self.values[bisect_left(self.boundaries, step)]
+
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return self.boundaries[-1] + 1 if self.boundaries else 0
