@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adaptlr.training import groups
     from adaptlr.training.keras_schedule import KerasSchedule
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "AutoLR",
