@@ -31,6 +31,7 @@ def test_one_version_story():
     assert f"last release is {released[0]}" in re.sub(r"\s+", " ", text("README.md"))
     if version != released[0]:
         assert f"on the way to {version.removesuffix('.dev0')}" in text("README.md")
+        assert f"next release is {version.removesuffix('.dev0')}" in text("CHANGELOG.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -50,3 +51,29 @@ def test_an_index_gets_a_readme_without_relative_links():
     assert LINK.findall(text("README.md"))
     assert LINK.findall(shown) == []
     assert "](https://example.org/adaptlr/raw/main/docs/images/digits.png)" in shown
+
+
+def benchmark(row):
+    """Cells of a row in the tables of the benchmark page, which are made from recorded runs."""
+    (line,) = re.findall(rf"^\| {re.escape(row)} \|(.*)\|$", text("docs/benchmarks.md"), re.M)
+    return [cell.strip() for cell in line.split("|")]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_figures_on_the_first_page_are_those_of_the_benchmark(page):
+    shown = re.sub(r"\s+", " ", text(page))
+    runs, points, *_ = benchmark("53%")
+    gain, worst, best = (float(p) for p in re.findall(r"[+-][\d.]+", points))
+    assert f"{gain:.1f} points of test accuracy above" in shown
+    assert f"{runs} runs on CIFAR-10" in shown
+    assert re.search(
+        rf"{worst:+.1f} in the worst(,| and) {best:+.1f} in the best".replace("+", r"\+"), shown
+    )
+    _, regret = benchmark("regret: mean / worst")
+    mean, worst = map(float, regret.split(" / "))
+    assert f"ends {mean:.1f} points below" in shown
+    assert f"{worst:.1f} points" in shown
+    _, lost = benchmark("steps thrown away: mean / most")
+    mean, most = (float(p) for p in re.findall(r"[\d.]+", lost))
+    assert f"throws away {mean:.0f} %" in shown
+    assert f"{most:.0f} % in the shortest" in shown
