@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COLUMNS = 90
+COLUMNS = 94
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[!_]*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INCLUDE = re.compile(r"^```\{include\} (\w\S*)\n```$", re.MULTILINE)
@@ -61,6 +61,8 @@ def test_the_blocks_of_a_page_run_one_after_another(page, tmp_path, monkeypatch)
         warnings.filterwarnings(
             "ignore", message="Skipping variable loading", category=UserWarning
         )
+        # Keras, where it is given a tf.data.Dataset: `shuffle=True` is its own default.
+        warnings.filterwarnings("ignore", message="`shuffle=True` was passed", category=UserWarning)
         for block in blocks:
             exec(compile(block, str(page), "exec"), names)
     assert blocks or "```python" not in page.read_text(encoding="utf-8")
