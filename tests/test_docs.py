@@ -62,7 +62,9 @@ def test_the_blocks_of_a_page_run_one_after_another(page, tmp_path, monkeypatch)
             "ignore", message="Skipping variable loading", category=UserWarning
         )
         # Keras, where it is given a tf.data.Dataset: `shuffle=True` is its own default.
-        warnings.filterwarnings("ignore", message="`shuffle=True` was passed", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message="`shuffle=True` was passed", category=UserWarning
+        )
         for block in blocks:
             exec(compile(block, str(page), "exec"), names)
     assert blocks or "```python" not in page.read_text(encoding="utf-8")
