@@ -255,6 +255,23 @@ def test_images_are_read_when_they_are_needed_and_as_they_are_seen(folders, tmp_
     assert files[[1]].std(axis=-1).max() == 0
 
 
+def test_a_large_folder_is_read_by_several_threads(folders, tmp_path, monkeypatch):
+    written(tmp_path, 24)
+    monkeypatch.setattr(folders, "CACHED", 1)
+    monkeypatch.setattr(folders, "THREADS", 2)
+    train, validation, _ = folders.splits(folders.scan(tmp_path, 8), 0, 8)
+    batches = folders.Batches(*train, 4, seed=0)
+    assert (batches.workers, folders.Batches(*validation, 4).workers) == (2, 2)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    held = folders.Batches(*validation, 4)
+    history = model.fit(batches, validation_data=held, epochs=2, verbose=0)
+    assert len(history.history["val_loss"]) == 2
+    assert int(model.optimizer.iterations) == 2 * 4
+
+
 def test_batches_cover_every_image_in_a_new_order_each_epoch(folders):
     images, labels = np.arange(10), np.arange(10) * 2
     batches = folders.Batches(images, labels, 4, seed=0)
