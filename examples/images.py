@@ -232,9 +232,10 @@ def save(results, data, path):
         ", in the order of " + " ".join(data.classes) if isinstance(data, folders.Folder) else ""
     )
     print(
-        f"\nSaved {path}, trained with {name}. To use it: keras.saving.load_model({str(path)!r}), "
-        f"then predict on images of {best.model.input_shape[1:]}, 0 to 255; the outputs are the "
-        f"probabilities of the classes{order}."
+        f"\nSaved {path}, trained with {name}. In Python:\n"
+        f"    model = keras.saving.load_model({str(path)!r})\n"
+        f"    model.predict(images)  # of {best.model.input_shape[1:]}, 0 to 255\n"
+        f"The outputs are the probabilities of the classes{order}."
     )
 
 
@@ -267,11 +268,9 @@ def main():
     )
     if options.save:
         save(results, data, options.save)
-    print(
-        "\nNext: look at the run in TensorBoard; train longer with --epochs; "
-        + ("" if options.save else "keep the model with --save model.keras; ")
-        + "docs/your-own-images.md puts AutoLR into a model of your own."
-    )
+    keep = "" if options.save else "keep the model with --save model.keras, "
+    print(f"\nNext: train longer with --epochs, {keep}compare others with --callback;")
+    print("docs/your-own-images.md puts AutoLR into a model of your own.")
 
 
 if __name__ == "__main__":
