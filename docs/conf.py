@@ -32,6 +32,8 @@ myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+default_role = "code"  # what docstrings have in single backticks
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and what is printed are not pasted
 maximum_signature_line_length = 80  # longer ones get a line for each argument
 napoleon_numpy_docstring = False
 
