@@ -31,11 +31,11 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.demo  ## train on the digits and watch the rate
-	@echo "demo: examples/digits.py, about 1 minute"
-	@KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py
+	@echo "demo: examples/digits.py, 1 to 2 minutes"
+	@TF_CPP_MIN_LOG_LEVEL=3 KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py
 
 reference: $(VENV)/.demo  ## train the runs in tensorboard_logs/reference again
-	@echo "reference: examples/digits.py into tensorboard_logs/reference, about 1 minute"
+	@echo "reference: examples/digits.py into tensorboard_logs/reference, 1 to 2 minutes"
 	@rm -rf tensorboard_logs/reference
 	@KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py --out tensorboard_logs/reference
 

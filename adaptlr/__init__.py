@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adaptlr.bridge.keras_schedule import KerasSchedule
     from adaptlr.callbacks import AutoLR, CyclicalLR, LRFinder, OneCycleLR, PlateauLR, ScheduleLR
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "AutoLR",

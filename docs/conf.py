@@ -19,16 +19,28 @@ author = "the adaptlr authors"
 copyright = "the adaptlr authors"
 release = version = adaptlr.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-exclude_patterns = ["_build"]
-myst_enable_extensions = ["dollarmath"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build", "_digits.md"]  # _digits.md is included by other pages
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+default_role = "code"  # what docstrings have in single backticks
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and what is printed are not pasted
+maximum_signature_line_length = 80  # longer ones get a line for each argument
 napoleon_numpy_docstring = False
 
 html_theme = "furo"
 html_title = f"adaptlr {release}"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 
 
 def check_public_names(app, env):

@@ -7,15 +7,20 @@ import shutil
 import sys
 from pathlib import Path
 
+# TensorFlow's C++ logs to the terminal; errors that matter are raised. It has to be set before
+# Keras is imported, so the examples import this module first.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import keras
 import numpy as np
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from sklearn.datasets import load_digits
 
 import adaptlr
 
-TRAIN, CONTROL = 1000, 300  # of 1797 digits; the other 497 are the test split
+TRAIN, VALIDATION = 1000, 300  # of 1797 digits; the other 497 are the test split
 BATCH = 50  # 20 steps an epoch: small enough to see the rate act within one
 WIDTH, GPU_WIDTH = 16, 128  # channels: 16 are enough for 8x8 images, and a run takes seconds
 # Momentum of batch norm's statistics. At Keras' 0.99 they lag five of these short epochs behind
@@ -26,10 +31,10 @@ console = Console(width=None if sys.stdout.isatty() else 110)
 progress = Console(stderr=True)  # so that standard output is the result alone
 
 
-def split(images, labels, seed, train, control):
-    """Returns (x, y) of a train, a control and a test split, in an order by the seed."""
+def split(images, labels, seed, train, validation):
+    """Returns (x, y) of a train, a validation and a test split, in an order by the seed."""
     order = np.random.default_rng(seed).permutation(len(images))
-    cuts = [train, train + control]
+    cuts = [train, train + validation]
     return list(zip(np.split(images[order], cuts), np.split(labels[order], cuts), strict=True))
 
 
@@ -66,12 +71,43 @@ def compiled(model, optimizer):
     return model
 
 
+class ProgressBar(keras.callbacks.Callback):
+    """One line a run; where the output is not a terminal it appears when the run is over."""
+
+    def __init__(self, title):
+        super().__init__()
+        columns = TextColumn(f"{title:16}"), BarColumn(16), TextColumn("{task.description}")
+        self.progress = Progress(*columns, console=progress)
+
+    def on_train_begin(self, logs=None):
+        self.task = self.progress.add_task("compiling", total=self.params["epochs"])
+        self.progress.start()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.params["steps"]:  # an epoch of many images takes minutes
+            self.progress.update(self.task, completed=self.epoch + batch / self.params["steps"])
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        rate = logs.get("learning_rate", self.model.optimizer.learning_rate)
+        line = (
+            f"epoch {epoch + 1:2}/{self.params['epochs']}  rate {float(rate):.1e}  "
+            f"validation {logs['val_accuracy']:.1%}"
+        )
+        self.progress.update(self.task, completed=epoch + 1, description=line)
+
+    def on_train_end(self, logs=None):
+        self.progress.stop()
+
+
 def fit(model, splits, epochs, *callbacks, batch=BATCH):
     """Trains on the first split and validates on the second; returns the number of steps."""
-    train, control, _ = splits
+    train, validation, _ = splits
     history = model.fit(
         *train,
-        validation_data=control,
+        validation_data=validation,
         batch_size=batch,
         epochs=epochs,
         callbacks=list(callbacks),

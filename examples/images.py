@@ -1,84 +1,104 @@
-"""Your own images: a small classifier, and any of the callbacks at its rate.
+"""Your own images: a small classifier, with any of the callbacks and without one.
 
-    python examples/images.py                                # handwritten digits, AutoLR
-    python examples/images.py --data cifar10                 # through keras.datasets
-    python examples/images.py --data mine.npz                # x_train, y_train, x_test, y_test
-    python examples/images.py --data photographs/            # photographs/cat/1.jpg, ...
-    python examples/images.py --callback auto plateau cyclical onecycle schedule finder
+    python examples/images.py                         # handwritten digits
+    python examples/images.py --data photographs/     # photographs/cat/1.jpg, train/cat/1.jpg
+    python examples/images.py --data mine.npz         # x_train, y_train, x_test, y_test
+    python examples/images.py --data cifar10          # through keras.datasets
+    python examples/images.py --data photographs/ --callback auto --save model.keras
+    python examples/images.py --callback none auto plateau cyclical onecycle schedule finder
 
-A control split, set aside from the training images, drives every decision; the test split is
-evaluated once a run. Without a test split of its own, a folder is divided 60 : 20 : 20.
+The validation split drives every decision; the test split is evaluated once a run. A folder is
+divided 60 : 20 : 20, class by class, as far as it has no folders train, val and test. Images are
+read from disk in each epoch, and up to 20 000 are kept. What is no image is left out and named.
 """
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import common
+import folders
 import keras
 import numpy as np
 from common import BATCH, digits2, percent, spread
+from rich.progress import track
 
 import adaptlr
 from adaptlr.schedules import Constant, Cosine, Warmup
 
 EPOCHS, GPU_EPOCHS = 20, 60
-CONTROL = 0.2  # of the images, for control; as much for testing where there is no test split
-SIDE = 64  # pixels: what photographs are resized to. Held in memory, 80 000 of them take 1 GB
+SHARE = folders.SHARE  # of the images, for validation; as much for a test split that is not there
+SIDE = 64  # pixels: what photographs are resized to
+NAMED = 10  # files that were left out and are named; the rest are counted
 # Rates of Adam for all but AutoLR and the finder: the standard rate, and the highest that this
 # network learns the digits with at all seeds tried.
 RATE, HIGH = 0.001, 0.01
 
 
-def auto(epoch_steps, epochs, control, **log):
-    return adaptlr.AutoLR(validation_data=control, **log)
+def none(epoch_steps, epochs, validation, **log):
+    """Plain Keras at the standard rate: nothing is logged."""
 
 
-def plateau(epoch_steps, epochs, control, **log):
+def auto(epoch_steps, epochs, validation, **log):
+    return adaptlr.AutoLR(validation_data=validation, **log)
+
+
+def plateau(epoch_steps, epochs, validation, **log):
     return adaptlr.PlateauLR(factor=0.3, patience=2, **log)
 
 
-def cyclical(epoch_steps, epochs, control, **log):
+def cyclical(epoch_steps, epochs, validation, **log):
     half = 2 * epoch_steps  # two epochs up, two down, as Smith advises
     return adaptlr.CyclicalLR(RATE / 3, HIGH, half, mode="triangular2", **log)
 
 
-def onecycle(epoch_steps, epochs, control, **log):
+def onecycle(epoch_steps, epochs, validation, **log):
     return adaptlr.OneCycleLR(HIGH, **log)
 
 
-def schedule(epoch_steps, epochs, control, **log):
+def schedule(epoch_steps, epochs, validation, **log):
     cosine = Cosine(HIGH, epoch_steps * epochs)
     return adaptlr.ScheduleLR(Warmup(cosine, warmup_steps=epoch_steps), **log)
 
 
-def finder(epoch_steps, epochs, control, **log):
+def finder(epoch_steps, epochs, validation, **log):
     """The finder is run before `fit`; what it suggests is held."""
     return adaptlr.LRFinder(**log)
 
 
-CALLBACKS = {f.__name__: f for f in (auto, plateau, cyclical, onecycle, schedule, finder)}
+CALLBACKS = {f.__name__: f for f in (none, auto, plateau, cyclical, onecycle, schedule, finder)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training left behind."""
+
+    model: keras.Model
+    steps: int
+    rates: list[float]
+    validation: float
+    test: float
 
 
 def load(data, seed):
-    """Returns (images, labels) of the train, control and test split."""
+    """Returns (images, labels) of the train, validation and test split."""
     if data == "digits":
         images, labels = common.digits()
         return common.split((images * 255).astype("uint8"), labels, seed, 1000, 300)
+    if isinstance(data, folders.Folder):
+        return folders.splits(data, seed, SIDE)
     if data == "cifar10":
         images, labels, *test = load_cifar10()
-    elif data.endswith(".npz"):
+    else:
         with np.load(data) as arrays:
             images, labels, *test = [
                 arrays[name] for name in ("x_train", "y_train", "x_test", "y_test")
             ]
-    else:
-        images, labels = load_folder(Path(data))
-        test = None
-    images, labels = as_images(images), np.ravel(labels)
-    control = int(CONTROL * len(images))
-    train = len(images) - control * (1 if test else 2)
-    splits = common.split(images, labels, seed, train, control)
-    return [*splits[:2], (as_images(test[0]), np.ravel(test[1]))] if test else splits
+    validation = int(SHARE * len(images))
+    train, validation, _ = common.split(
+        as_images(images), np.ravel(labels), seed, len(images) - validation, validation
+    )
+    return [train, validation, (as_images(test[0]), np.ravel(test[1]))]
 
 
 def as_images(images):
@@ -99,79 +119,158 @@ def load_cifar10():
     return *train, *test
 
 
-def load_folder(folder):
-    """Reads class folders with Pillow, which needs no TensorFlow."""
-    if not folder.is_dir():
-        raise SystemExit(f"--data must be digits, cifar10, a .npz file or a folder, not {folder}")
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    files = [(path, label) for label, c in enumerate(classes) for path in sorted(c.iterdir())]
-    if not files:
-        raise SystemExit(f"{folder} must hold a folder of images for each class; it holds none")
-    images = np.empty((len(files), SIDE, SIDE, 3), "uint8")
-    for i, (path, _) in enumerate(files):
-        images[i] = keras.utils.load_img(path, target_size=(SIDE, SIDE))
-    return images, np.array([label for _, label in files])
+def look_into(path):
+    """Reads a folder and says what is in it: classes and counts, files left out, small classes."""
+    if not path.is_dir():
+        raise SystemExit(f"--data must be digits, cifar10, a .npz file or a folder, not {path}")
+
+    def bar(files):
+        return list(track(files, f"reading {path}", console=common.progress, transient=True))
+
+    found = folders.scan(path, SIDE, bar)
+    for file, why in list(found.skipped.items())[:NAMED]:
+        say(f"left out: {file}: {why}")
+    if len(found.skipped) > NAMED:
+        say(f"left out: {len(found.skipped) - NAMED} more")
+    if len(found.classes) < 2:
+        raise SystemExit(
+            f"{path} must hold a folder of images for each of two or more classes, such as "
+            f"{path}/cat and {path}/dog. Found with images: {', '.join(found.classes) or 'none'}"
+        )
+    names = [name for name in ("train", "validation", "test") if name in found.files]
+    headings = ["class", *(names if len(names) > 1 else ["images"])]
+    rows = [[name, *(found.counts(name)[split] for split in names)] for name in found.classes]
+    rows.append(["all", *map(sum, zip(*(row[1:] for row in rows), strict=True))])
+    common.progress.print(common.table(None, headings, [map(str, row) for row in rows]))
+    for name, count in found.few.items():
+        say(f"few images: {name} has {count} to learn from; its accuracy will be a matter of luck")
+    return found
 
 
-def build(splits, width, rate):
+def say(text):
+    common.progress.print(text, highlight=False, soft_wrap=True)
+
+
+def build(images, classes, width, rate):
     """The shared network behind a layer that scales 0 to 255 to 0 to 1."""
-    shape = splits[0][0].shape[1:]
-    classes = 1 + max(int(labels.max()) for _, labels in splits)
-    layers = [keras.Input(shape), keras.layers.Rescaling(1 / 255)]
-    return common.compiled(
-        keras.Sequential([*layers, common.network(shape, classes, width)]), rate
+    layers = [keras.Input(images.shape[1:]), keras.layers.Rescaling(1 / 255)]
+    network = common.network(images.shape[1:], classes, width)
+    return common.compiled(keras.Sequential([*layers, network]), rate)
+
+
+def run(name, data, seed, options):
+    """Trains with one callback."""
+    splits = load(data, seed)
+    if not all(len(labels) for _, labels in splits):
+        raise SystemExit(f"{options.data} holds too few images to divide: five a class at least")
+    train, validation, test = (
+        folders.Batches(*split, BATCH, seed if place == 0 else None)
+        for place, split in enumerate(splits)
     )
-
-
-def run(name, seed, options):
-    """Trains with one callback; returns what goes into the table."""
-    splits = load(options.data, seed)
     keras.utils.set_random_seed(seed)
-    model = build(splits, options.width, HIGH if name == "plateau" else RATE)
+    classes = 1 + max(int(labels.max()) for _, labels in splits)
+    model = build(splits[0][0], classes, options.width, HIGH if name == "plateau" else RATE)
     log = adaptlr.writers.MemoryWriter()
     folder = common.log_dir(options, name, seed)
-    epoch_steps, steps = -(-len(splits[0][0]) // BATCH), 0
     callback = CALLBACKS[name](
-        epoch_steps, options.epochs, splits[1], log_dir=folder, writers=[log]
+        len(train), options.epochs, validation, log_dir=folder, writers=[log]
     )
+    searched = 0
     if name == "finder":
-        callback.find(model, *splits[0], batch_size=BATCH)
+        callback.find(model, train)
         if callback.suggestion is None:
             raise SystemExit(callback.verdict)
-        steps = len(callback.learning_rates)
+        searched = len(callback.learning_rates)
         held = Constant(callback.suggestion)
         callback = adaptlr.ScheduleLR(held, log_dir=folder / "fit", writers=[log])
-    steps += common.fit(model, splits, options.epochs, callback)
-    rates = [callback.learning_rate] if name == "auto" else []
-    rates = [r for r in rates if r] or [r for _, r in log.series("learning_rate")]
-    if name == "finder":
-        rates = rates[-1:]
-    control = max(value for _, value in log.series("epoch/val_accuracy"))
-    return steps, min(rates), max(rates), control, common.accuracy(model, splits[2])
+    listed = [callback] if callback else []
+    history = model.fit(
+        train,
+        validation_data=validation,
+        epochs=options.epochs,
+        callbacks=[*listed, common.ProgressBar(name)],
+        verbose=0,
+    )
+    return Run(
+        model,
+        searched + len(history.epoch) * len(train),
+        rates(name, callback, log),
+        max(history.history["val_accuracy"]),
+        model.evaluate(test, verbose=0, return_dict=True)["accuracy"],
+    )
+
+
+def rates(name, callback, log):
+    """The rates of a run; those of AutoLR and of the finder are the one that was found."""
+    if name == "none":
+        return [RATE]
+    logged = [rate for _, rate in log.series("learning_rate")]
+    found = callback.learning_rate if name == "auto" else None
+    return [found] if found else logged[-1:] if name == "finder" else logged
+
+
+def row(name, runs):
+    """A row of the table, over all seeds."""
+    return [
+        name,
+        spread([run.validation for run in runs], percent),
+        spread([run.test for run in runs], percent),
+        spread([run.steps for run in runs], common.whole),
+        spread([min(run.rates) for run in runs], digits2),
+        spread([max(run.rates) for run in runs], digits2),
+    ]
+
+
+def save(results, data, path):
+    """Saves the model with the best validation accuracy and says how to use it."""
+    name, best = max(
+        ((name, run) for name, runs in results.items() for run in runs),
+        key=lambda pair: pair[1].validation,
+    )
+    best.model.save(path)
+    order = (
+        ", in the order of " + " ".join(data.classes) if isinstance(data, folders.Folder) else ""
+    )
+    print(
+        f"\nSaved {path}, trained with {name}. In Python:\n"
+        f"    model = keras.saving.load_model({str(path)!r})\n"
+        f"    model.predict(images)  # of {best.model.input_shape[1:]}, 0 to 255\n"
+        f"The outputs are the probabilities of the classes{order}."
+    )
 
 
 def main():
     parser = common.command_line(__doc__, "images", EPOCHS, GPU_EPOCHS)
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--callback", nargs="+", choices=CALLBACKS, default=["auto"])
+    parser.add_argument("--data", default="digits", help="digits, cifar10, a .npz or a folder")
+    parser.add_argument("--callback", nargs="+", choices=CALLBACKS, default=["none", "auto"])
+    parser.add_argument("--save", type=Path, metavar="model.keras", help="keep the best model")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = __doc__
     options = common.parsed(parser)
-    lines = []
-    for name in options.callback:
-        common.progress.print(f"{name}: at most {options.epochs} epochs")
-        runs = [run(name, seed, options) for seed in options.seeds]
-        steps, low, high, control, test = zip(*runs, strict=True)
-        cells = [(control, percent), (test, percent), (steps, common.whole)]
-        cells += [(low, digits2), (high, digits2)]
-        lines.append([name, *(spread(*cell) for cell in cells)])
-    headings = ["callback", "control", "test", "steps", "lowest rate", "highest rate"]
+    if options.save and options.save.suffix != ".keras":
+        raise SystemExit(f"--save must be a file that ends in .keras, not {options.save}")
+    data = options.data
+    if data not in ("digits", "cifar10") and not data.endswith(".npz"):
+        data = look_into(Path(data))
+    say(f"at most {options.epochs} epochs each; rate and validation are those of the last one")
+    results = {
+        name: [run(name, data, seed, options) for seed in options.seeds]
+        for name in options.callback
+    }
+    headings = ["callback", "best validation", "test", "steps", "lowest rate", "highest rate"]
     columns = (
-        f"{options.data}. control: best accuracy on the control split; test: accuracy of the "
+        f"{options.data}. best validation: accuracy of the best epoch; test: accuracy of the "
         "weights that fit leaves, measured once; steps: of training, those of the finder "
         "included; rates: of auto and finder the one that was found, no rate given."
     )
-    common.report("Result", headings, lines, columns, options)
+    common.report(
+        "Result", headings, [row(*result) for result in results.items()], columns, options
+    )
+    if options.save:
+        save(results, data, options.save)
+    keep = "" if options.save else "keep the model with --save model.keras, "
+    print(f"\nNext: train longer with --epochs, {keep}compare others with --callback;")
+    print("docs/your-own-images.md puts AutoLR into a model of your own.")
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def main():
     columns = (
         "Each cell: effective rate, rate / (1 - momentum): test accuracy. rate is: what to "
         f"multiply an effective rate with to get the rate. Grid: {EFFECTIVE}, the best by loss "
-        f"on the control split. SGD, {options.epochs} epochs each; the grid trains "
+        f"on the validation split. SGD, {options.epochs} epochs each; the grid trains "
         f"{len(EFFECTIVE)} times, the finder 100 steps more than once, AutoLR once."
     )
     common.report("Result", headings, lines, columns, options)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import common
 import keras
-from common import CONTROL, TRAIN, digits2, percent, spread
+from common import TRAIN, VALIDATION, digits2, percent, spread
 
 import adaptlr
 from adaptlr.controllers import Decision
@@ -49,7 +49,7 @@ class Greedy:
 
 def run(controller, rate, seed, folder, options):
     """Trains from a rate; returns the last rate, the decisions, and the two accuracies."""
-    splits = common.split(*common.digits(), seed, TRAIN, CONTROL)
+    splits = common.split(*common.digits(), seed, TRAIN, VALIDATION)
     keras.utils.set_random_seed(seed)
     model = common.compiled(common.network(width=options.width), rate)
     logged = common.log_dir(options, folder, seed)
@@ -67,20 +67,20 @@ def main():
             common.progress.print(f"{title} from {rate:g}")
             folder = f"{title.lower()}_{rate:g}"
             runs = [run(controller, rate, seed, folder, options) for seed in options.seeds]
-            last, decisions, control, test = zip(*runs, strict=True)
+            last, decisions, validation, test = zip(*runs, strict=True)
             lines.append(
                 [
                     title,
                     f"{rate:g}",
-                    spread(control, percent),
+                    spread(validation, percent),
                     spread(test, percent),
                     spread(decisions, common.whole),
                     spread(last, digits2),
                 ]
             )
-    headings = ["controller", "first rate", "control", "test", "decisions", "last rate"]
+    headings = ["controller", "first rate", "validation", "test", "decisions", "last rate"]
     columns = (
-        "control, test: accuracy after the last epoch; decisions: times that the controller "
+        "validation, test: accuracy after the last epoch; decisions: times that the controller "
         "moved the rate, at ten control points an epoch and one at its end."
     )
     common.report("Result", headings, lines, columns, options)

@@ -1,8 +1,8 @@
 """Searching for a rate with Optuna and with KerasTuner, and what that costs against AutoLR.
 
-Both look for the rate of Adam with the highest accuracy on the control split: Optuna with its TPE
-sampler, stopping poor trials early, KerasTuner by Bayesian optimisation. The model of the best
-trial is then evaluated on the test split. AutoLR trains once, from whatever rate there is.
+Both look for the rate of Adam with the highest validation accuracy: Optuna with its TPE sampler,
+stopping poor trials early, KerasTuner by Bayesian optimisation. The model of the best trial is
+then evaluated on the test split. AutoLR trains once, from whatever rate there is.
 
     python examples/rate_search.py
 """
@@ -13,7 +13,7 @@ import common
 import keras
 import keras_tuner
 import optuna
-from common import BATCH, CONTROL, TRAIN, digits2, percent, spread, whole
+from common import BATCH, TRAIN, VALIDATION, digits2, percent, spread, whole
 
 import adaptlr
 from adaptlr.schedules import Constant
@@ -127,7 +127,7 @@ def main():
     options = common.parsed(parser)
     results = {title: [] for title in METHODS}
     for seed in options.seeds:
-        splits = common.split(*common.digits(), seed, TRAIN, CONTROL)
+        splits = common.split(*common.digits(), seed, TRAIN, VALIDATION)
         for title, method in METHODS.items():
             common.progress.print(f"seed {seed}: {title}")
             results[title].append(method(splits, seed, options))
@@ -136,11 +136,11 @@ def main():
     lines = [
         [title, *map(spread, zip(*runs, strict=True), forms)] for title, runs in results.items()
     ]
-    headings = ["method", "trainings", "steps", "rate", "control", "test"]
+    headings = ["method", "trainings", "steps", "rate", "best validation", "test"]
     columns = (
-        "trainings: models trained; steps: training steps of all of them; control: best accuracy "
-        "on the control split, which for a search is the best of all its trials; test: accuracy "
-        "of the model that is kept (KerasTuner: at its best epoch), measured once."
+        "trainings: models trained; steps: training steps of all of them; best validation: "
+        "accuracy of the best epoch, which for a search is the best of all its trials; test: "
+        "accuracy of the model that is kept (KerasTuner: at its best epoch), measured once."
     )
     common.report("Result", headings, lines, columns, options)
 

@@ -15,7 +15,7 @@ import sys
 
 import common
 import keras
-from common import CONTROL, TRAIN, percent
+from common import TRAIN, VALIDATION, percent
 
 import adaptlr
 
@@ -33,7 +33,7 @@ class Announce(keras.callbacks.Callback):
 
 def train(options):
     """What is killed: the same command each time."""
-    splits = common.split(*common.digits(), 0, TRAIN, CONTROL)
+    splits = common.split(*common.digits(), 0, TRAIN, VALIDATION)
     keras.utils.set_random_seed(0)
     model = common.compiled(common.network(width=options.width), 1e-6)
     callback = adaptlr.AutoLR(log_dir=options.out / "log", backup_dir=options.out / "backup")

@@ -22,7 +22,7 @@ from adaptlr.schedules import Constant
 EPOCHS, GPU_EPOCHS = 40, 100  # of fine-tuning, six steps each
 PRETRAINING = 20  # epochs of 15 steps: from 200 steps on AutoLR probes
 BATCH = 25
-TRAIN, CONTROL = 150, 150  # images of the new classes; the rest are the test split
+TRAIN, VALIDATION = 150, 150  # images of the new classes; the rest are the test split
 RATE = 0.001  # the standard rate of Adam
 GROUPS = 3  # thirds of the layers, from the images to the head, each at a share of the rate
 
@@ -57,7 +57,7 @@ def load(data, seed):
     old, first = int(0.8 * (~new).sum()), labels[new].min()
     return (
         common.split(images[~new], labels[~new], seed, old, len(labels)),
-        common.split(images[new], labels[new] - first, seed, TRAIN, CONTROL),
+        common.split(images[new], labels[new] - first, seed, TRAIN, VALIDATION),
     )
 
 
@@ -110,7 +110,7 @@ def pretrained_base(splits, seed, options):
 
 
 def run(method, make_base, weights, splits, seed, options):
-    """Fine-tunes with one method; returns control and test accuracy and the rate."""
+    """Fine-tunes with one method; returns validation and test accuracy and the rate."""
     keras.utils.set_random_seed(seed)
     base = make_base()
     if method.pretrained:
@@ -143,16 +143,16 @@ def main():
             results[method].append(run(method, *base, new, seed, options))
     lines = []
     for method, runs in results.items():
-        control, test, rates = zip(*runs, strict=True)
-        cells = [(control, percent), (test, percent), (rates, common.digits2)]
+        validation, test, rates = zip(*runs, strict=True)
+        cells = [(validation, percent), (test, percent), (rates, common.digits2)]
         lines.append([method.title, *(spread(*cell) for cell in cells)])
     columns = (
-        f"Fine-tuned on {TRAIN} images of the new classes, control {CONTROL}; the accuracies are "
-        "those of the weights that fit leaves, test measured once; rate: of the head, found by "
-        "AutoLR or given; each lower group of layers has the rate above it divided by 2.6 where "
-        "rates are discriminative."
+        f"Fine-tuned on {TRAIN} images of the new classes, validated on {VALIDATION}; accuracies: "
+        "of the weights that fit leaves, test measured once; rate: of the head, found by AutoLR "
+        "or given; each lower group of layers has the rate above it divided by 2.6 where rates "
+        "are discriminative."
     )
-    common.report("Result", ["method", "control", "test", "rate"], lines, columns, options)
+    common.report("Result", ["method", "validation", "test", "rate"], lines, columns, options)
 
 
 if __name__ == "__main__":
