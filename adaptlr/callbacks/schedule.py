@@ -39,8 +39,8 @@ class ScheduleLR(LearningRateCallback):
         verbose: 1 prints each decision.
 
     Raises:
-        TypeError: If the schedule cannot be called, or the controller is none; at the start of
-            training, if the schedule returns no number.
+        TypeError: If the schedule cannot be called, or the controller is none (a ValueError for
+            numbers and text); at the start of training, if the schedule returns no number.
         ValueError: During training, if it returns a rate that is negative, NaN or infinite.
 
     Example:

@@ -11,8 +11,8 @@ import numpy as np
 
 import adaptlr
 from adaptlr.callbacks.base import LearningRateCallback
-from adaptlr.loop.plan import Plan
 from adaptlr.controllers import Constant, Controller, Divergence, Feedback
+from adaptlr.loop.plan import Plan
 from adaptlr.monitor import Monitor
 
 START_RATES = (1e-6, 1e-4, 1e-2, 1.0)

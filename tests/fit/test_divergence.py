@@ -111,7 +111,7 @@ class TestDivergence:
         losses = [0.1, *[1.0] * 9, *[0.5] * 40]
         for step, loss in enumerate(losses, 1):
             state, decision = guard.update(state, Observation(step, 0, loss=loss))
-        assert state.start == pytest.approx(0.91)  # the mean of ten
+        assert state.signs.start == pytest.approx(0.91)  # the mean of ten
         state, decision = guard.update(state, Observation(51, 0, loss=0.5))
         assert decision.rule == "settle"
         state, fine = guard.update(state, Observation(52, 0, loss=9.0))

@@ -322,7 +322,9 @@ class TestSetShares:
         model = compiled([0.0, 0.5, 1.0])
         with pytest.raises(ValueError, match="one number a group, of which there are 3"):
             groups.set_shares(model.optimizer, [0.5, 1.0])
-        with pytest.raises(ValueError, match=r"set_shares\(learning_rate=\.\.\.\) must be a number above 0\."):
+        with pytest.raises(
+            ValueError, match=r"set_shares\(learning_rate=\.\.\.\) must be a number above 0\."
+        ):
             groups.set_shares(model.optimizer, [0.5, 0.5, 1.0], learning_rate=0.0)
         with pytest.raises(TypeError, match="must be a MultiOptimizer"):
             groups.set_shares(keras.optimizers.SGD(1.0), [1.0])
