@@ -125,7 +125,7 @@ class TestGeometricShares:
                 ValueError,
                 r"geometric_shares\(count=\.\.\.\) must be an integer of at least 1",
             ),
-            ((3, 0.5), ValueError, r"number and >= 1\.0\. Received: ratio=0\.5"),
+            ((3, 0.5), ValueError, r"number of at least 1\. Received: ratio=0\.5"),
             ((3, "high"), ValueError, "ratio='high'"),
             ((3, None), TypeError, "ratio=None"),
             ((3, 2.0, 3), ValueError, r"frozen=\.\.\.\) must be below count=3"),
