@@ -41,10 +41,7 @@ class TrainingLoss:
         self.state = Sums()
 
     def read(self) -> float | None:
-        """Returns the mean since the last read, or None if nothing was trained since.
-
-        A sum that was not finite stays so until Keras resets it: it is told once.
-        """
+        """Returns the mean since the last read, or None if nothing was trained since."""
         if self._tracker is None:
             return None
         total = float(keras.ops.convert_to_numpy(self._tracker.total))
@@ -53,8 +50,11 @@ class TrainingLoss:
         if count < before.count:  # Keras has reset the metrics: a new epoch
             before = Sums()
         self.state = Sums(total, count)
+        if not math.isfinite(total):  # an infinity would stay in the sum, and hide what comes
+            self._tracker.reset_state()
+            self.state = Sums()
         samples = count - before.count
-        if samples <= 0.0 or not math.isfinite(before.total):
+        if samples <= 0.0:
             return None
         return (total - before.total) / samples
 

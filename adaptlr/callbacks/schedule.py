@@ -40,8 +40,8 @@ class ScheduleLR(LearningRateCallback):
         verbose: 1 prints each decision.
 
     Raises:
-        TypeError: If the schedule cannot be called, or the controller is none; at the start of
-            training, if the schedule returns no number.
+        TypeError: If the schedule cannot be called, or the controller is none (a ValueError for
+            numbers); at the start of training, if the schedule returns no number.
         ValueError: If a text describes no schedule; during training, if a rate is negative, NaN
             or infinite.
 

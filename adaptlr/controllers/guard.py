@@ -40,6 +40,7 @@ class DivergenceState:
     good: int = 0  # control points since the last restore
     restores: int = 0  # since the rate was last the inner controller's
     released: int = 0  # how often a cut was taken back
+    ended: int | None = None  # epoch in which the training was ended
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,14 @@ class Divergence:
         self, state: DivergenceState, observation: Observation
     ) -> tuple[DivergenceState, Decision]:
         """Answers for the inner controller, or in its place when training has gone wrong."""
+        if state.ended == observation.epoch:
+            return state, _at_an_end(state, observation)
         probing = state.rate_is == "experiment"
         if not probing:
             state = replace(state, signs=watch_movement(state.signs, observation))
             symptom = state.signs.symptom(observation, self.limit, self.stuck)
             if symptom is not None:
-                return self._restore(state, symptom, restorable=observation.restorable)
+                return self._restore(state, symptom, observation)
             state = _all_is_well(state, observation)
         signs = watch_level(state.signs, observation.loss, probing=probing)
         inner, decision = self.inner.update(state.inner, observation)
@@ -146,7 +149,7 @@ class Divergence:
         return state, decision
 
     def _restore(
-        self, state: DivergenceState, symptom: str, *, restorable: bool
+        self, state: DivergenceState, symptom: str, observation: Observation
     ) -> tuple[DivergenceState, Decision]:
         tries = state.signs.tries + state.signs.stuck(self.stuck)
         again = state.restores > 0 and state.good == 0
@@ -160,6 +163,7 @@ class Divergence:
             cut=state.cut * factor,
             good=0,
             restores=restores,
+            ended=observation.epoch if stop else None,
         )
         count = f"restore {restores} of {self.max_restores}"
         what = f"{self.max_restores} restores were in vain" if stop else count
@@ -167,7 +171,7 @@ class Divergence:
         effects: tuple[Effect, ...] = ("restart average",)
         if stop:
             effects = (*effects, "stop")
-        if restorable:
+        if observation.restorable:
             back = "back to the last good snapshot"
             effects = ("restore earlier" if again else "restore", *effects)
         else:
@@ -179,7 +183,7 @@ class Divergence:
             rule="diverged",
             reason=f"{symptom} ({what}): {back}, {after}",
             effects=effects,
-            rate_is="passing" if state.rate_is == "passing" else "kept",
+            rate_is=_outlasting(state),
             phase=state.phase,
         )
 
@@ -217,6 +221,22 @@ class Divergence:
             return state, decision
         state = replace(state, asked=True, snapshot_step=observation.step)
         return state, decision.also("snapshot")
+
+
+def _at_an_end(state: DivergenceState, observation: Observation) -> Decision:
+    """Keras trains one more step after a request to stop, and asks once more: silently."""
+    back: tuple[Effect, ...] = ("restore",) if observation.restorable else ()
+    return Decision(
+        scale=state.scale,
+        effects=(*back, "restart average", "stop"),
+        rate_is=_outlasting(state),
+        phase=state.phase,
+    )
+
+
+def _outlasting(state: DivergenceState) -> Literal["kept", "passing"]:
+    """What the rate is after a restore, which ends an experiment."""
+    return "passing" if state.rate_is == "passing" else "kept"
 
 
 def _all_is_well(state: DivergenceState, observation: Observation) -> DivergenceState:

@@ -241,7 +241,8 @@ def measure_pieces(log):
 def copies(parameters):
     import keras
 
-    from adaptlr.bridge.average import RunningAverage, Snapshot
+    from adaptlr.bridge.average import RunningAverage
+    from adaptlr.bridge.snapshots import Snapshot
 
     width = int(parameters**0.5 / 2)  # four square matrices
     model = keras.Sequential([keras.Input((width,)), *(keras.layers.Dense(width) for _ in "1234")])

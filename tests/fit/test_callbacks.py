@@ -369,8 +369,11 @@ class TestScheduleLR:
         (lambda: adaptlr.PlateauLR(factor=1.5), "factor=1.5"),
         (lambda: adaptlr.PlateauLR(mode="lower"), "mode='lower'"),
         (lambda: adaptlr.CyclicalLR(0.1, 0.01, 10), "max_lr"),
-        (lambda: adaptlr.CyclicalLR(1.0, 1.0, 3), r"> base_lr=1\.0\. Received: max_lr=1\.0"),
-        (lambda: adaptlr.OneCycleLR(1.0, total_steps=1), "integer >= 2.*Received: total_steps=1"),
+        (lambda: adaptlr.CyclicalLR(1.0, 1.0, 3), r"above base_lr=1\.0\. Received: max_lr=1\.0"),
+        (
+            lambda: adaptlr.OneCycleLR(1.0, total_steps=1),
+            "integer of at least 2.*Received: total_steps=1",
+        ),
         (lambda: adaptlr.CyclicalLR(0.01, 0.1, 0), "step_size=0"),
         (lambda: adaptlr.CyclicalLR(0.01, 0.1, 10, mode="square"), "mode='square'"),
         (lambda: adaptlr.AutoLR(horizon=30), "horizon=30"),

@@ -49,18 +49,18 @@ class TestDivergence:
         state, decision = guard.update(state, Observation(9, 0, loss=1.0))
         assert (decision.restores, decision.scale) == (False, 0.5)  # the cut stays
 
-    @pytest.mark.parametrize("passing", [False, True])
-    def test_a_rate_that_was_only_passed_through_stays_one(self, passing):
+    @pytest.mark.parametrize("rate_is", ["kept", "passing"])
+    def test_a_rate_that_was_only_passed_through_stays_one(self, rate_is):
         """What a later fit begins from is none of a cool-down, cut or not."""
 
         class Cooling(Constant):
             def update(self, state, observation):
-                return state, Decision(scale=0.1, passing=passing)
+                return state, Decision(scale=0.1, rate_is=rate_is)
 
         guard = Divergence(Cooling())
         state, _ = guard.update(guard.init(Run(1.0)), Observation(0, 0))
         _, decision = guard.update(state, Observation(5, 0, loss=nan))
-        assert (decision.rule, (decision.rate_is == "passing")) == ("diverged", passing)
+        assert (decision.rule, decision.rate_is) == ("diverged", rate_is)
 
     def test_a_monitored_nan_counts_too(self):
         guard, state = self.start()
@@ -77,7 +77,7 @@ class TestDivergence:
         state, _ = guard.update(state, Observation(1, 0, loss=2.0))
         state, fine = guard.update(state, Observation(2, 0, loss=19.0))
         state, exploded = guard.update(state, Observation(3, 0, loss=21.0))
-        assert (fine.restore, exploded.restore) == (False, True)
+        assert (fine.restores, exploded.restores) == (False, True)
 
     def test_stops_after_so_many_restores(self):
         guard, state = self.start(max_restores=2)
@@ -111,7 +111,7 @@ class TestDivergence:
         losses = [0.1, *[1.0] * 9, *[0.5] * 40]
         for step, loss in enumerate(losses, 1):
             state, decision = guard.update(state, Observation(step, 0, loss=loss))
-        assert state.start == pytest.approx(0.91)  # the mean of ten
+        assert state.signs.start == pytest.approx(0.91)  # the mean of ten
         state, decision = guard.update(state, Observation(51, 0, loss=0.5))
         assert decision.rule == "settle"
         state, fine = guard.update(state, Observation(52, 0, loss=9.0))

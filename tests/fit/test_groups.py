@@ -125,7 +125,7 @@ class TestGeometricShares:
                 ValueError,
                 r"geometric_shares\(count=\.\.\.\) must be an integer of at least 1",
             ),
-            ((3, 0.5), ValueError, r"number and >= 1\.0\. Received: ratio=0\.5"),
+            ((3, 0.5), ValueError, r"number of at least 1\. Received: ratio=0\.5"),
             ((3, "high"), ValueError, "ratio='high'"),
             ((3, None), TypeError, "ratio=None"),
             ((3, 2.0, 3), ValueError, r"frozen=\.\.\.\) must be below count=3"),
@@ -322,7 +322,9 @@ class TestSetShares:
         model = compiled([0.0, 0.5, 1.0])
         with pytest.raises(ValueError, match="one number a group, of which there are 3"):
             groups.set_shares(model.optimizer, [0.5, 1.0])
-        with pytest.raises(ValueError, match=r"set_shares\(learning_rate=\.\.\.\) must be .* > 0"):
+        with pytest.raises(
+            ValueError, match=r"set_shares\(learning_rate=\.\.\.\) must be a number above 0\."
+        ):
             groups.set_shares(model.optimizer, [0.5, 0.5, 1.0], learning_rate=0.0)
         with pytest.raises(TypeError, match="must be a MultiOptimizer"):
             groups.set_shares(keras.optimizers.SGD(1.0), [1.0])

@@ -28,7 +28,7 @@ def decide(controller, values, base=1.0):
         rate = base * decision.scale
         decisions.append(decision)
         json.dumps(dataclasses.asdict(state), allow_nan=False)
-        if decision.stop:
+        if "stop" in decision.effects:
             break
     return decisions
 
@@ -268,15 +268,18 @@ class TestStop:
     def test_leaves_the_best_weights_if_they_are_kept(self):
         plateau = Plateau(patience=1, stop=True, restore_best_weights=True)
         last = decide(plateau, [1.0] * 9)[-1]
-        assert (last.rule, last.restore) == ("stop", True)
+        assert (last.rule, "restore" in last.effects) == ("stop", True)
         assert last.reason.endswith("ends, back to the weights of the best epoch")
 
     def test_without_it_nothing_changes(self):
-        assert not any(d.stop for d in decide(Plateau(patience=1, min_lr=0.01), [1.0] * 20))
+        assert not any(
+            "stop" in d.effects for d in decide(Plateau(patience=1, min_lr=0.01), [1.0] * 20)
+        )
 
     def test_never_before_a_first_cut(self):
         assert not any(
-            d.stop for d in decide(Plateau(patience=3, stop=True), [nan, 1.0, nan, 1.0])
+            "stop" in d.effects
+            for d in decide(Plateau(patience=3, stop=True), [nan, 1.0, nan, 1.0])
         )
 
     def test_ends_fit_with_the_best_weights_and_a_record(self):

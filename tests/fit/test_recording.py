@@ -12,12 +12,12 @@ import pytest
 from models import blobs, classifier
 
 from adaptlr.controllers import Plateau
-from adaptlr.range_test import RangeTest
+from adaptlr.range_test import RangeTest, read_curve
 from adaptlr.recording import read
 from adaptlr.replay import replay
 from adaptlr.writers import JSONLinesWriter, MemoryWriter, Record, TensorBoardWriter
 
-CURVE = RangeTest(1e-3, 1.0, num_steps=4).curve([2.0, 2.0, 1.0, 0.5, 3.0])
+CURVE = read_curve(RangeTest(1e-3, 1.0, num_steps=4), [2.0, 2.0, 1.0, 0.5, 3.0])
 
 
 def written(path, writer):

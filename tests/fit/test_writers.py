@@ -14,7 +14,7 @@ from models import collected_warnings, one_weight, steps, weight
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import adaptlr
-from adaptlr.range_test import RangeTest
+from adaptlr.range_test import RangeTest, read_curve
 from adaptlr.schedules import Constant
 from adaptlr.writers import JSONLinesWriter, MemoryWriter, MultiWriter, Record, TensorBoardWriter
 
@@ -212,7 +212,7 @@ class TestWhatIsKnownOfARun:
 
 
 def test_the_curve_of_a_finder_is_logged_as_an_image_if_it_can_be_drawn(tmp_path, monkeypatch):
-    curve = RangeTest(1e-3, 1.0, num_steps=4).curve([2.0, 2.0, 1.0, 0.5, 3.0])
+    curve = read_curve(RangeTest(1e-3, 1.0, num_steps=4), [2.0, 2.0, 1.0, 0.5, 3.0])
     record = replace(RECORD, curve=curve)
     for name, without in (("with", False), ("without", True)):
         if without:
