@@ -309,9 +309,10 @@ KERAS = {
         ("CosineDecay", 0.02, 150, 0.0, "CosineDecay", 0.1, 30),
         s.Warmup(s.Cosine(0.1, 150), 30, 0.02),
     ),
+    # No restart after the first falls on a step: Keras would round some a step late.
     "CosineDecayRestarts": (
-        ("CosineDecayRestarts", 0.1, 20, 1.5, 1.1, 0.1),
-        s.CosineRestarts(0.1, 20, 1.5, 1.1, 0.1),
+        ("CosineDecayRestarts", 0.1, 20, 1.37, 1.1, 0.1),
+        s.CosineRestarts(0.1, 20, 1.37, 1.1, 0.1),
     ),
     "ExponentialDecay": (("ExponentialDecay", 0.1, 20, 0.8), s.Exponential(0.1, 20, 0.8)),
     "ExponentialDecay growing": (
