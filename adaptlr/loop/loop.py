@@ -21,7 +21,7 @@ from adaptlr.loop.rates import Rates, RatesState
 from adaptlr.loop.sensors import Sensors
 from adaptlr.monitor import Direction, finite
 
-__all__ = ["Fit", "Loop"]
+__all__ = ["Fit", "Loop", "LoopState"]
 
 
 @dataclass(frozen=True)

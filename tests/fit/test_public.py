@@ -7,10 +7,8 @@ import importlib
 import inspect
 import os
 import pkgutil
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import pytest
@@ -89,29 +87,3 @@ def test_what_is_imported_at_first_use_is_all_there():
         _ = adaptlr.AutoRL
 
 
-def test_the_core_imports_no_framework():
-    """Nothing outside training/ and callbacks/ names Keras or a backend."""
-    root = Path(adaptlr.__file__).parent
-    pattern = re.compile(r"^\s*(import|from) (keras|tensorflow|jax|torch|numpy)\b", re.MULTILINE)
-    offenders = [
-        str(path.relative_to(root))
-        for path in root.rglob("*.py")
-        if path.relative_to(root).parts[0] not in ("training", "callbacks")
-        and pattern.search(path.read_text())
-    ]
-    assert offenders == []
-
-
-def test_imports_run_one_way():
-    """callbacks → training, writers, controllers → schedules, monitor."""
-    rank = {"callbacks": 0, "__main__": 0, "replay": 1, "recording": 1, "plotting": 1}
-    rank |= {"training": 1, "writers": 1, "controllers": 1}
-    root = Path(adaptlr.__file__).parent
-    for path in root.rglob("*.py"):
-        here = path.relative_to(root).parts[0].removesuffix(".py")
-        if here == "__init__":
-            continue
-        for there in re.findall(r"from adaptlr\.(\w+)", path.read_text()):
-            if here != there:
-                assert rank.get(here, 2) <= rank.get(there, 2), f"{here} imports {there}"
-                assert there != "callbacks"

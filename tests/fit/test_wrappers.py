@@ -14,7 +14,8 @@ from adaptlr.schedules import Constant, Warmup
 from adaptlr.writers import JSONLinesWriter
 
 EVERY = {
-    "AutoLR": lambda **k: adaptlr.AutoLR(**k),
+    # scikit-learn validates between fits and not inside: the default val_loss would be missing.
+    "AutoLR": lambda **k: adaptlr.AutoLR(monitor="loss", **k),
     "AutoLR with data": lambda **k: adaptlr.AutoLR(validation_data=blobs(32, seed=1), **k),
     "PlateauLR": lambda **k: adaptlr.PlateauLR("loss", patience=1, **k),
     "CyclicalLR": lambda **k: adaptlr.CyclicalLR(0.01, 0.1, 3, **k),
