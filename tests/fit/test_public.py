@@ -85,5 +85,3 @@ def test_what_is_imported_at_first_use_is_all_there():
     assert set(adaptlr.__all__) <= set(dir(adaptlr))
     with pytest.raises(AttributeError, match="no attribute 'AutoRL'"):
         _ = adaptlr.AutoRL
-
-
