@@ -131,7 +131,7 @@ def pictures():
 
 
 def has_channels_first():
-    """TensorFlow has the gradient on a CPU through oneDNN alone, which it leaves off on old ones."""
+    """TensorFlow has the gradient on CPUs through oneDNN alone, left off on older ones."""
     if keras.backend.backend() != "tensorflow":
         return True
     tf = pytest.importorskip("tensorflow")
