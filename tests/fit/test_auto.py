@@ -64,7 +64,7 @@ def test_learns_from_any_start_rate(optimizer, start):
     callback = adaptlr.AutoLR()
     _, history = fit(callback, optimizer(start))
     assert max(history["val_accuracy"]) > 0.9
-    assert rules(callback)[:3] == ["start", "probe", "settle"]
+    assert rules(callback)[:3] == ["start", "begin", "warm"]
     assert 1e-4 < callback.learning_rate < 3.0
 
 

@@ -37,7 +37,7 @@ def learns(model, x, y, **arguments):
         x, y, batch_size=32, epochs=12, verbose=0, callbacks=[callback],
         validation_data=(x, y), **arguments,
     ).history  # fmt: skip
-    assert [r.rule for r in callback.decisions][:3] == ["start", "probe", "settle"]
+    assert [r.rule for r in callback.decisions][:3] == ["start", "begin", "warm"]
     assert max(history["val_accuracy"]) > 0.9
     return callback
 

@@ -63,6 +63,9 @@ class Feedback:
         factor: What a raise multiplies the rate by, > 1.
         least_raise: Share of the gain of the rate before that a raise must bring, > 0.
         doubt: What is added to it with each doubling beyond twice `usual`, ≥ 0.
+        late: What it is multiplied by in later searches, ≥ 1: they risk weights that are worth
+            more, and less time is left to make use of a higher rate.
+        highest: Up to how many times the customary rate anything is tried, ≥ 1.
         warm_share: Share of a known horizon that the warm-up takes, in [0, 1).
         segment_share: Share of a known horizon that a segment takes, in (0, 1).
         segment_updates: Updates of the weights in a segment, at least, ≥ 1; an unknown horizon
@@ -105,6 +108,8 @@ class Feedback:
     factor: float = 2.0
     least_raise: float = 0.8
     doubt: float = 0.2
+    late: float = 1.25
+    highest: float = 1000.0
     warm_share: float = 0.02
     segment_share: float = 0.025
     segment_updates: int = 10
@@ -132,7 +137,7 @@ class Feedback:
             require_number(self, name, above=0.0)
         for name in ("factor", "cut"):
             require_number(self, name, above=1.0)
-        for name in ("usual", "caution"):
+        for name in ("usual", "late", "highest", "caution"):
             require_number(self, name, minimum=1.0)
         for name in ("doubt", "waste_share", "search_share", "wait_share"):
             require_number(self, name, minimum=0.0)
@@ -154,7 +159,9 @@ class Feedback:
         return FeedbackState(self._limits(run), progress, Start(run.learning_rate))
 
     def _limits(self, run: Run) -> Limits:
-        total, updates = run.total_steps, self.segment_updates * run.accumulation
+        # A new rate takes 1 / (1 - momentum) updates to come into force.
+        updates = max(self.segment_updates, round(1.0 / (1.0 - run.optimizer_momentum)))
+        total, updates = run.total_steps, updates * run.accumulation
         warm, segment, probe = 10 * updates, 10 * updates, self.probe_steps
         if total is not None:
             warm = max(int(self.warm_share * total), min(updates // 2, total // 20))

@@ -36,7 +36,7 @@ class Start:
                 f"is not used"
             )
             scale = rate / (limits.warm_steps + 1)
-            decision = Decision(scale, "begin", reason, seen.step, measure=limits.measurable)
+            decision = Decision(scale, "begin", reason, seen.step + 1, measure=limits.measurable)
             return replace(state, phase=Warm(rate, seen.step)), decision.also(
                 "snapshot", "restart average"
             )

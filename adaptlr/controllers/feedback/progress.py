@@ -67,9 +67,11 @@ class Gauge:
         """Step of the next control point, or None if this was the last one."""
         if seen.step < self.half:
             return self.half
-        # Validation data of `fit` need not be those that are measured between epoch ends.
-        missing = seen.epoch_end and seen.validation_loss is None
-        return max(self.until, seen.step) if seen.step < self.until or missing else None
+        if seen.step < self.until:
+            return self.until
+        # Nothing is measured where an epoch ends; a step later it is, unless that ends one, too.
+        missing = seen.epoch_end and seen.validation_loss is None and seen.step == self.until
+        return seen.step + 1 if missing else None
 
     def value(self, seen: Observation) -> float:
         """The loss that was found; infinite if there is none, or it is not finite."""

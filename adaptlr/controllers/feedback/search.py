@@ -24,12 +24,18 @@ class Known:
     start: float  # the first loss
     moved: bool = False  # the loss has left it
     losses: tuple[float, ...] = ()  # at the ends of segments, as long as it had not
-    ceiling: float = math.inf  # a rate at which the loss rose at once
+    ceiling: float | None = None  # a rate at which the loss rose at once
     wasted: int = 0  # steps that were undone
     looks: int = 0  # later searches; 0 is the first one
 
+    def too_high(self, rate: float) -> bool:
+        """Whether a rate is known to be."""
+        return self.ceiling is not None and rate > 0.99 * self.ceiling
+
     def watch(self, settings: Feedback, loss: float) -> Known:
         """Takes in the loss of one more segment."""
+        if not finite(loss):
+            return replace(self, moved=True)
         losses = (*self.losses, loss)[-9:]
         fall = abs(self.start - loss) / max(abs(self.start), 1e-12)
         noise = spread(losses) / max(abs(self.start), 1e-12) if len(losses) > 2 else math.inf
@@ -94,6 +100,8 @@ class Look:
         if pending is not None:
             return pending
         loss = gauge.value(seen)
+        if not finite(loss):
+            return _hold(state, seen, self.rate, self.known, "keep", "no loss was seen")
         reason = f"{self.rate:.3g} was held for long, at a loss of {loss:.5g}"
         return _raise(settings, state, seen, self.rate, loss, self.known, reason)
 
@@ -125,9 +133,8 @@ class Raised:
         usual = self.rate <= 1.01 * settings.usual * state.limits.customary
         if usual and loss < self.mark and not known.looks:
             return _raise(settings, state, seen, self.rate, loss, known, found)
-        phase = Back(
-            self.lower, self.rate, loss, _gauge(state, seen.step), self.mark, replace(known)
-        )
+        rival = loss if finite(loss) else None
+        phase = Back(self.lower, self.rate, rival, _gauge(state, seen.step), self.mark, known)
         reason = (
             f"{found} at {self.rate:.3g}; from the same weights {self.lower:.3g} for "
             f"{state.limits.segment} steps"
@@ -141,7 +148,7 @@ class Back:
 
     rate: float
     higher: float
-    rival: float  # loss that the raise has led to
+    rival: float | None  # loss that the raise has led to, None if that was not finite
     gauge: Gauge
     mark: float
     known: Known
@@ -155,26 +162,32 @@ class Back:
         if pending is not None:
             return pending
         loss, known = gauge.value(seen), _wasted(self.known, gauge)
-        found = f"{_found(loss, self.mark)}, where {self.higher:.3g} led to {self.rival:.5g}"
-        gain, its = self.mark - loss, self.mark - self.rival
-        if its > self._required(settings, state, gain) and its > self._chance(settings):
-            return _raise(
-                settings, state, seen, self.higher, self.rival, known, found, "take back"
-            )
+        rival = math.inf if self.rival is None else self.rival
+        found = f"{_found(loss, self.mark)}, where {self.higher:.3g} led to {rival:.5g}"
+        gain, its = self.mark - loss, self.mark - rival
+        if its > max(self._required(settings, state, gain), self._chance(settings)):
+            return _raise(settings, state, seen, self.higher, rival, known, found, "take back")
         if gain > 0.0:
             return _hold(state, seen, self.rate, known, "keep", found)
         if known.looks:  # late, lower rates look better than they are: no more than one step
             rate = self.rate if its > 0.0 else self.rate / settings.factor
             return _hold(state, seen, rate, known, "keep" if its > 0.0 else "lower", found)
         rate = self.rate / settings.factor
-        phase = Lower(rate, self.rate, loss, _gauge(state, seen.step), self.mark, known)
+        other = loss if finite(loss) else None
+        phase = Lower(rate, self.rate, other, _gauge(state, seen.step), self.mark, known)
         reason = f"{found}; neither is lower, so that {rate:.3g} is tried from there"
         return _begun(state, phase, "lower", reason, "restore")
 
     def _required(self, settings: Feedback, state: FeedbackState, gain: float) -> float:
-        """What the raise must have gained: the more, the further it is from what is customary."""
+        """What the raise must have gained: the more, the further it is from what is customary.
+
+        Where the rate before it has lost, that loss shows how much may be chance.
+        """
+        if gain < 0.0:
+            return -gain
         far = math.log2(max(1.0, self.higher / (2.0 * settings.usual * state.limits.customary)))
-        return (settings.least_raise + settings.doubt * far) * gain
+        late = settings.late if self.known.looks else 1.0
+        return late * (settings.least_raise + settings.doubt * far) * gain
 
     def _chance(self, settings: Feedback) -> float:
         """A gain that may be chance as long as the loss has hardly moved."""
@@ -189,7 +202,7 @@ class Lower:
 
     rate: float
     higher: float
-    rival: float  # loss that this has led to
+    rival: float | None  # loss that this has led to, None if that was not finite
     gauge: Gauge
     mark: float
     known: Known
@@ -203,10 +216,11 @@ class Lower:
         if pending is not None:
             return pending
         loss, known = gauge.value(seen), _wasted(self.known, gauge)
-        found = f"{_found(loss, self.mark)}, where {self.higher:.3g} led to {self.rival:.5g}"
+        rival = math.inf if self.rival is None else self.rival
+        found = f"{_found(loss, self.mark)}, where {self.higher:.3g} led to {rival:.5g}"
         if loss < self.mark:
             return _hold(state, seen, self.rate, known, "keep", found)
-        rate = self.rate if loss < self.rival else self.higher
+        rate = self.rate if loss < rival else self.higher
         return _hold(state, seen, rate, known, "keep", found, "restore")
 
 
@@ -274,7 +288,7 @@ def _wait(
     beyond = higher > 1.01 * settings.usual * limits.customary
     if beyond and limits.share(seen.step) >= settings.wait_share:
         return _raise(settings, state, seen, rate, loss, known, found)
-    if beyond or higher > 0.99 * known.ceiling:
+    if beyond or known.too_high(higher):
         higher = rate
     phase = First(higher, _gauge(state, seen.step), loss, known)
     reason = f"{found}: {higher:.3g} for {limits.segment} steps"
@@ -295,7 +309,8 @@ def _raise(
     limits, higher = state.limits, rate * settings.factor
     late = limits.share(seen.step) > settings.search_share
     dear = known.wasted > settings.waste_share * limits.total(seen.step)
-    if late or dear or higher > 0.99 * known.ceiling:
+    top = higher > settings.highest * limits.customary
+    if late or dear or top or known.too_high(higher):
         return _hold(state, seen, rate, known, "keep", found, *effects)
     phase = Raised(higher, rate, _gauge(state, seen.step), loss, known)
     reason = f"{found}; {higher:.3g} is tried for {limits.segment} steps"

@@ -29,21 +29,17 @@ class Warm:
         self, settings: Feedback, state: FeedbackState, seen: Observation
     ) -> tuple[FeedbackState, Decision]:
         """Raises the rate; at its end comes the first segment of the search."""
-        limits, start = state.limits, self.start
-        if start is None:
-            start = seen.validation_loss
-        if start is None and not limits.measurable and seen.step > self.begin:
+        limits, step = state.limits, seen.step
+        left = self.begin + limits.warm_steps - step
+        start = self.start if self.start is not None else seen.validation_loss
+        # Nothing is measured where an epoch ends; epochs of one step end everywhere.
+        if start is None and (not limits.measurable or (seen.epoch_end and left < 0)):
             start = seen.loss
-        left = self.begin + limits.warm_steps - seen.step
-        missing = limits.measurable and start is None and seen.epoch_end
-        if left > 0 or missing:
-            steps = max(1, min(left, limits.warm_steps // 50)) if seen.step > self.begin else 1
-            first = start is None and limits.measurable
-            scale = self.rate * min(1.0, 1.0 - left / (limits.warm_steps + 1))
+        if left > 0 or (start is None and seen.epoch_end and left == 0):
+            scale = self.rate * (1.0 - left / (limits.warm_steps + 1))
+            wait = 1 if start is None else max(1, min(left, limits.warm_steps // 50))
             state = replace(state, phase=replace(self, start=start))
-            return state, Decision(
-                scale, next_step=seen.step + (0 if missing else steps), measure=first
-            )
+            return state, Decision(scale, next_step=step + wait, measure=start is None)
         if start is None:
             reason = f"no loss can be seen: the customary {self.rate:.3g} is held"
             return replace(state, phase=Hold(self.rate, since=seen.step)), Decision(
