@@ -336,7 +336,7 @@ class Loop:
         ended = epoch_end and self._epoch + 1 == self._fit.epochs
         self._rates.apply(step, decision, ended=ended)
         self._plan_next()
-        if decision.rule == "unprobed" and restored:
+        if decision.rule == "unseen" or (decision.rule == "unprobed" and restored):
             self._warn_unseen(decision)
         if decision.rule != "hold":
             kept = "" if restored or not decision.restores else " (there was none to go back to)"

@@ -41,7 +41,10 @@ class Warm:
             state = replace(state, phase=replace(self, start=start))
             return state, Decision(scale, next_step=step + wait, measure=start is None)
         if start is None:
-            reason = f"no loss can be seen: the customary {self.rate:.3g} is held"
+            reason = (
+                f"the model reports no metric named 'loss', and there are no validation data: "
+                f"nothing tells rates apart, and the customary {self.rate:.3g} is held"
+            )
             return replace(state, phase=Hold(self.rate, since=seen.step)), Decision(
                 self.rate, "unseen", reason
             )
