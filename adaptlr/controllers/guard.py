@@ -235,7 +235,7 @@ def _at_an_end(state: DivergenceState, observation: Observation) -> Decision:
     )
 
 
-def _outlasting(state: DivergenceState) -> Literal["kept", "passing"]:
+def _outlasting(state: DivergenceState) -> RateIs:
     """What the rate is after a restore, which ends an experiment."""
     return "passing" if state.rate_is == "passing" else "kept"
 

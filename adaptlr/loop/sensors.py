@@ -107,7 +107,8 @@ class Sensors:
             return None
         name = self._monitor.name
         value = number(logs.get(name))
-        if value is None and not self.warned:
+        # `fit` validates as often as it was told, so that what it has not is still to come.
+        if value is None and not self.warned and not (self._of_fit and self.measurable):
             self.warned = True
             why = _why_missing(name, logs, epoch, self._without_metric())
             warnings.warn(f"{self._owner}(monitor={name!r}): {why}", stacklevel=4)
