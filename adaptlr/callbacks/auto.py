@@ -23,10 +23,10 @@ class AutoLR(LearningRateCallback):
     Whatever rate the optimizer was compiled with, it begins with what the class of optimizer is
     usually trained with, and raises the rate as long as that is better from the same weights;
     raises that are not are undone. The rate is held while the *averaged* weights improve. A
-    plateau cuts it to a third; the last quarter of the epochs, or a plateau that lower rates do
-    not end, cools it to zero. NaN, Inf and explosions go back to the last good weights and a third of
-    the rate. During `fit` the validation metrics are those of the averaged weights, and afterwards
-    the model holds the best of them.
+    plateau cuts it to a third. The last quarter of the epochs, or a plateau that lower rates do
+    not end, cools it to zero. NaN, Inf and explosions go back to the last good weights and a
+    third of the rate. During `fit` the validation metrics are those of the averaged weights, and
+    afterwards the model holds the best of them.
 
     Args:
         validation_data: Data to measure in the middle of epochs, and after epochs that `fit` does
