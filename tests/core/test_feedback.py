@@ -299,7 +299,7 @@ def test_cooling_is_a_straight_line_to_zero_over_the_last_quarter():
     begin, rate = next((s, d.scale) for s, d in trace if d.rule == "cool")
     assert 740 <= begin <= 760
     for step, decision in trace:
-        assert (decision.rate_is == "passing") == (step >= begin)
+        assert (decision.rate_is == "passing") == (step < 20 or step >= begin)
         if begin < step < 1000:
             assert decision.scale == pytest.approx(rate * (1000 - step) / (1000 - begin))
 

@@ -186,6 +186,8 @@ class Feedback:
         """Answers one observation by the rule of the phase."""
         if isinstance(state.phase, Start | Probe):
             state, decision = state.phase.update(self, state, observation)
+            if isinstance(state.phase, Warm):
+                decision = replace(decision, rate_is="passing")
             return state, replace(decision, phase=state.phase.kind)
         before = state.progress.monitor
         progress = state.progress.watch(self.monitor, self.least_gain, observation)
@@ -197,8 +199,8 @@ class Feedback:
             if decision.rate_is == "kept":
                 decision = decision.also("snapshot")
         phase = state.phase
-        if isinstance(phase, Cool):
-            name = "stopped" if phase.told else phase.kind
+        if isinstance(phase, Cool | Warm):
+            name = "stopped" if isinstance(phase, Cool) and phase.told else phase.kind
             return state, replace(decision, phase=name, rate_is="passing")
         return state, replace(
             decision, phase="trial" if isinstance(phase, _TRIALS) else phase.kind
