@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,8 +18,10 @@ __all__ = [
     "MonitorState",
     "direction_by_name",
     "finite",
+    "noise",
     "require_monitor",
     "single",
+    "spread",
 ]
 
 Direction = Literal["min", "max"]
@@ -152,6 +155,17 @@ def require_monitor(owner: Any, *, optional: bool = False) -> None:
     name = value if isinstance(value, str) and value else "val_loss"
     rule = f"a Monitor, such as adaptlr.monitor.Monitor({name!r}){', or None' * optional}"
     refuse(owner, "monitor", rule, value)
+
+
+def noise(state: MonitorState) -> float:
+    """Standard deviation of the noise of a metric, as far as it was seen; 0 before that."""
+    return _noise(state.curvatures)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Standard deviation of the noise of a series, from its second differences."""
+    triples = zip(values, values[1:], values[2:], strict=False)
+    return _noise(tuple((c - 2.0 * b + a) ** 2 for a, b, c in triples))
 
 
 def _noise(curvatures: tuple[float, ...]) -> float:

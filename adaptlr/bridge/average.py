@@ -59,6 +59,8 @@ class RunningAverage:
         self._start = self._step = step
         self._raw: list[Any] | None = None
         self._best: list[Any] | None = None
+        # Age and arrays at a snapshot and where a state was set aside, in the host's memory.
+        self._places: dict[str, tuple[int, list[Any]]] = {}
 
     @property
     def _values(self) -> list[Any]:
@@ -68,6 +70,19 @@ class RunningAverage:
         """Forgets everything before the present weights; the best average is kept."""
         self._cells.arrays = read([*self._variables, *self._known])
         self._start = self._step = step
+
+    def mark(self, place: str) -> None:
+        """Remembers the present average by a name."""
+        self._places[place] = self.age, to_host(self._cells.arrays)
+
+    def go_back(self, place: str, step: int) -> None:
+        """Makes the average what it was there; if there is no such place, starts anew."""
+        if place not in self._places:
+            self.restart(step)
+            return
+        age, arrays = self._places[place]
+        self._cells.arrays = from_host(arrays, [*self._variables, *self._known])
+        self._start, self._step = step - age, step
 
     def update(self, step: int) -> None:
         """Takes in the weights that `step` steps of training have led to."""
@@ -119,12 +134,14 @@ class RunningAverage:
             "step": self._step,
             "arrays": to_host(self._cells.arrays),
             "best": self._best,
+            "places": {name: [age, arrays] for name, (age, arrays) in self._places.items()},
         }
 
     def load(self, saved: dict[str, Any]) -> None:
         """Becomes the average that `save` has saved."""
         self._start, self._step, self._best = saved["start"], saved["step"], saved["best"]
         self._cells.arrays = from_host(saved["arrays"], [*self._variables, *self._known])
+        self._places = {name: (age, arrays) for name, (age, arrays) in saved["places"].items()}
 
 
 def _advance(

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from adaptlr.bridge.random_state import random_state, set_random_state
 
-__all__ = ["Sums", "TrainingLoss", "evaluate", "few"]
+__all__ = ["Sums", "TrainingLoss", "evaluate", "few", "sample"]
 
 _FEW = 10
 
@@ -68,7 +69,9 @@ class TrainingLoss:
         self.state = Sums()
 
 
-def evaluate(model: Any, data: Any, steps: int | None = None) -> dict[str, Any]:
+def evaluate(
+    model: Any, data: Any, steps: int | None = None, batch_size: int | None = None
+) -> dict[str, Any]:
     """Returns the metrics of the present weights on `data`, named as Keras names them.
 
     Training metrics, PyTorch's training mode and its random state are as before afterwards.
@@ -79,13 +82,20 @@ def evaluate(model: Any, data: Any, steps: int | None = None) -> dict[str, Any]:
             `(x, y, sample_weight)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`, or a PyTorch
             `DataLoader`.
         steps: Batches to evaluate, or None for all.
+        batch_size: Samples in a batch of arrays; None leaves it to Keras.
     """
     x, y, sample_weight = data, None, None
     if isinstance(data, tuple | list):
         x, y, sample_weight = (*data, None)[:3]
     with _undisturbed(model):
         logs = model.evaluate(
-            x, y, sample_weight=sample_weight, steps=steps, verbose=0, return_dict=True
+            x,
+            y,
+            batch_size=batch_size,
+            sample_weight=sample_weight,
+            steps=steps,
+            verbose=0,
+            return_dict=True,
         )
     return {f"val_{name}": value for name, value in logs.items()}
 
@@ -98,6 +108,34 @@ def few(data: Any) -> int:
         return max(1, min(_FEW, len(data)))
     except TypeError:  # a dataset of unknown length, which holds one at least
         return 1
+
+
+def sample(data: Any, samples: int) -> tuple[Any, int | None]:
+    """A part of the data, always the same one, and how many batches of it to evaluate.
+
+    Args:
+        data: What `evaluate` takes, or None.
+        samples: How many samples, about, ≥ 1. Of what comes in batches the first ones are taken.
+
+    Returns:
+        What to evaluate, and the number of batches, None for all.
+    """
+    if isinstance(data, tuple | list):
+        total = len(keras.tree.flatten(data[0])[0])
+        if total <= samples:
+            return data, None
+        chosen = np.sort(np.random.default_rng(0).permutation(total)[:samples])
+        return keras.tree.map_structure(lambda part: _rows(part, chosen), tuple(data)), None
+    try:
+        batches = len(data)
+    except TypeError:  # None, or a dataset of unknown length
+        return data, None if data is None else few(data)
+    size = getattr(data, "batch_size", None) or 32
+    return data, max(1, min(batches, math.ceil(samples / size)))
+
+
+def _rows(part: Any, chosen: Any) -> Any:
+    return None if part is None else keras.ops.convert_to_numpy(part)[chosen]
 
 
 @contextmanager

@@ -9,7 +9,13 @@ from typing import Any
 
 import keras
 
-__all__ = ["asked_first_epoch", "on_exception", "other_callbacks", "undo_at_next_build"]
+__all__ = [
+    "asked_first_epoch",
+    "on_exception",
+    "other_callbacks",
+    "undo_at_next_build",
+    "validation_of",
+]
 
 
 def asked_first_epoch(model: Any) -> int | None:
@@ -17,11 +23,29 @@ def asked_first_epoch(model: Any) -> int | None:
 
     Keras tells no callback of it, and `on_epoch_begin` of the epoch that is continued at.
     """
+    epoch = _arguments_of_fit(model).get("initial_epoch")
+    return epoch if isinstance(epoch, int) else None
+
+
+def validation_of(model: Any) -> tuple[Any, int | None]:
+    """Returns the validation data of the running `fit`, and for arrays their batch size, if given.
+
+    What `validation_split` has split off counts. Data that can be read only once count as none.
+    """
+    asked = _arguments_of_fit(model)
+    data = asked.get("validation_data")
+    if isinstance(data, Iterator):
+        return None, None
+    size = asked.get("validation_batch_size") or asked.get("batch_size")
+    return data, size if isinstance(data, tuple | list) else None
+
+
+def _arguments_of_fit(model: Any) -> dict[str, Any]:
+    """What the running `fit` of a model was called with, by name; empty if it is not found."""
     for frame in _frames():
         if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
-            epoch = frame.f_locals.get("initial_epoch")
-            return epoch if isinstance(epoch, int) else None
-    return None
+            return dict(frame.f_locals)
+    return {}
 
 
 def other_callbacks(callback: Any) -> list[str]:

@@ -11,6 +11,24 @@ import numpy as np
 
 __all__ = ["OptimizerRate", "RateState", "momentum_name"]
 
+# What each class of optimizer is usually trained with, and who says so.
+CUSTOMARY = {
+    "SGD": 0.1,  # without momentum; with 0.9 that is 0.01, the default of Keras
+    "RMSprop": 0.001,  # default of Keras
+    "Adam": 0.001,  # arXiv 1412.6980; AdamW and Nadam, which derive from it, as well
+    "AdamW": 0.001,
+    "Nadam": 0.001,
+    "Adamax": 0.002,  # arXiv 1412.6980, section 7.1
+    "Adagrad": 0.01,  # default of PyTorch; Keras' 0.001 hardly moves
+    "Adadelta": 1.0,  # arXiv 1212.5701, which has no rate; default of PyTorch
+    "Adafactor": 0.001,  # default of Keras
+    "Ftrl": 0.1,  # McMahan et al., KDD 2013, whose per-coordinate rates begin near it
+    "Lion": 0.0001,  # arXiv 2302.06675, the default of its code
+    "Lamb": 0.001,  # default of Keras; arXiv 1904.00962 scales it with the batch
+    "Muon": 0.001,  # default of Keras
+    "ScheduleFreeAdamW": 0.0025,  # arXiv 2405.15682, the default of its code
+}
+
 # Attribute of an optimizer: the rate last written, and the one for a later run to begin from.
 _MEMORY = "_adaptlr_rate"
 
@@ -114,6 +132,21 @@ class OptimizerRate:
             min(float(leaf.momentum), 0.999) if isinstance(leaf, known) else 0.0
             for leaf in self.leaves
         )
+
+    def customary(self) -> float | None:
+        """Returns what the class of the optimizer with the largest rate is usually trained with.
+
+        None if that is not known. SGD is known by what its momentum makes of the rate.
+        """
+        leaf = self.leaves[self.state.ratios.index(max(self.state.ratios))]
+        kind = next((k.__name__ for k in type(leaf).__mro__ if k.__name__ in CUSTOMARY), None)
+        if kind is None:
+            return None
+        return CUSTOMARY[kind] * (1.0 - self.velocity() if kind == "SGD" else 1.0)
+
+    def accumulation(self) -> int:
+        """Returns how many steps make one update of the weights."""
+        return max(int(getattr(x, "gradient_accumulation_steps", None) or 1) for x in self.leaves)
 
     def changed_by_others(self) -> tuple[float, float] | None:
         """Returns (written, found) if a rate is not the one last written here, else None."""

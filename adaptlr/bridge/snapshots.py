@@ -53,7 +53,7 @@ class Snapshot:
 
 
 class Snapshots:
-    """The last good snapshot, and the one before.
+    """The last good snapshot, the one before, and a state that was set aside.
 
     Args:
         leave: Ids of variables that a restore must not touch (the rates).
@@ -63,6 +63,7 @@ class Snapshots:
         self._leave = leave
         self._last: Snapshot | None = None
         self._earlier: Snapshot | None = None
+        self._aside: Snapshot | None = None
 
     def __bool__(self) -> bool:
         return self._last is not None
@@ -90,15 +91,27 @@ class Snapshots:
         self._last.restore()
         return True
 
+    def set_aside(self, model: Any) -> None:
+        """Keeps the present state apart from the snapshots."""
+        self._aside = Snapshot(model, self._leave)
+
+    def take_back(self) -> bool:
+        """Goes on from what was set aside; False without any."""
+        aside, self._aside = self._aside, None
+        if aside is not None:
+            aside.restore()
+        return aside is not None
+
     def save(self) -> dict[str, Any]:
-        """Returns both as arrays for a file."""
-        both = {"last": self._last, "earlier": self._earlier}
-        return {name: None if one is None else one.save() for name, one in both.items()}
+        """Returns all of them as arrays for a file."""
+        kept = {"last": self._last, "earlier": self._earlier, "aside": self._aside}
+        return {name: None if one is None else one.save() for name, one in kept.items()}
 
     def load(self, saved: dict[str, Any], model: Any) -> None:
         """Becomes the snapshots that `save` has saved, of a model alike."""
         self._last = self._loaded(saved["last"], model)
         self._earlier = self._loaded(saved["earlier"], model)
+        self._aside = self._loaded(saved["aside"], model)
 
     def _loaded(self, saved: dict[str, Any] | None, model: Any) -> Snapshot | None:
         if saved is None:

@@ -20,18 +20,19 @@ __all__ = ["AutoLR"]
 class AutoLR(LearningRateCallback):
     """Finds the rate, holds it, cools it down, and says why.
 
-    Whatever rate the optimizer was compiled with, a range test over the first steps (5 % of the
-    run, but between 20 and 100 steps, undone afterwards) finds one to train with; only a run of
-    fewer than 200 steps keeps its own. It is held while the *averaged* weights
-    improve; the last part of the epochs, or a plateau, cools it to zero. NaN, Inf and explosions
-    go back to the last good weights and a third of the rate. During `fit` the validation metrics
-    are those of the averaged weights, and afterwards the model holds the best of them.
+    Whatever rate the optimizer was compiled with, it begins with what the class of optimizer is
+    usually trained with, and raises the rate as long as that is better from the same weights;
+    raises that are not are undone. The rate is held while the *averaged* weights improve. A
+    plateau cuts it to a third. The last quarter of the epochs, or a plateau that lower rates do
+    not end, cools it to zero. NaN, Inf and explosions go back to the last good weights and a
+    third of the rate. During `fit` the validation metrics are those of the averaged weights, and
+    afterwards the model holds the best of them.
 
     Args:
-        validation_data: Held-out data to measure in the middle of epochs, which trials of higher
-            rates need, and after epochs that `fit` does not validate itself: arrays `(x, y)`, a
-            `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`. Pass them even
-            if `fit` has the same; without them there are no trials.
+        validation_data: Data to measure in the middle of epochs, and after epochs that `fit` does
+            not validate itself: arrays `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or
+            a PyTorch `DataLoader`. None takes those that `fit` was given (`validation_data` or
+            `validation_split`); without any, rates are compared by the training loss.
         monitor: Metric to watch, by its name in `logs`.
         mode: `"min"`, `"max"`, or `"auto"` for the direction the metric is known by.
         horizon: `"auto"` takes the epochs given to `fit` as the plan; None takes them as a bound,

@@ -14,14 +14,25 @@ __all__ = [
     "Decision",
     "Effect",
     "Observation",
+    "RateIs",
     "Run",
     "require_controller",
     "sets_the_rate",
 ]
 
 # In the order in which several are carried out: what is kept is what was gone back to.
-Effect = Literal["restore", "restore earlier", "snapshot", "keep best", "restart average", "stop"]
+Effect = Literal[
+    "set aside",
+    "restore",
+    "restore earlier",
+    "take back",
+    "snapshot",
+    "keep best",
+    "restart average",
+    "stop",
+]
 _EFFECTS: tuple[Effect, ...] = get_args(Effect)
+RateIs = Literal["kept", "passing", "trial", "experiment"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,9 @@ class Run:
         measurable: Whether a decision with `measure` gets its measurement.
         optimizer_momentum: Of an optimizer whose velocity holds the rates of earlier steps (SGD,
             RMSprop), in [0, 1); 0 for others.
+        customary: What the class of the optimizer is usually trained with, > 0, or None if that is
+            not known.
+        accumulation: Steps that make one update of the weights, ≥ 1.
     """
 
     learning_rate: float
@@ -46,6 +60,8 @@ class Run:
     direction: Direction = "min"
     measurable: bool = False
     optimizer_momentum: float = 0.0
+    customary: float | None = None
+    accumulation: int = 1
 
     @property
     def last_step(self) -> int | None:
@@ -71,6 +87,8 @@ class Observation:
         learning_rate: The rate that the last step was trained with.
         loss: Mean training loss over the steps since the last control point, un-averaged.
         monitored: Value of the monitored metric, at control points where it was measured.
+        validation_loss: Loss on a sample of the validation data, always the same one, where a
+            decision asked to measure between epoch ends; of the averaged weights, if any.
         sound: False if the weights hold NaN or infinities; looked at where an epoch ends.
         restorable: Whether there is a snapshot that "restore" would go back to.
     """
@@ -81,6 +99,7 @@ class Observation:
     learning_rate: float | None = None
     loss: float | None = None
     monitored: float | None = None
+    validation_loss: float | None = None
     sound: bool = True
     restorable: bool = True
 
@@ -94,16 +113,19 @@ class Decision:
         rule: Name of the rule that fired; `"hold"` if none did.
         reason: What was observed and what follows from it, in one sentence.
         next_step: Step of the next control point; None leaves it to the loop's interval.
-        effects: What else is done, in this order. `"restore"` goes back to the last snapshot,
-            `"restore earlier"` to the one before it, if there is one; `"snapshot"` keeps the
-            present training state (weights, optimizer slots, random state); `"keep best"`
-            remembers the weights that were just measured as the best so far; `"restart average"`
-            starts the running average of the weights anew; `"stop"` ends the training.
-        measure: Measure the monitored metric at the next control point too, if that is not the end
-            of an epoch; of the averaged weights, if any.
+        effects: What else is done, in this order. `"set aside"` keeps the present training state
+            (weights, optimizer slots, random state) apart from all snapshots; `"restore"` goes
+            back to the last snapshot, `"restore earlier"` to the one before it, if there is one;
+            `"take back"` goes on from what was set aside; `"snapshot"` keeps the present training
+            state to go back to. The running average of the weights goes back with each of them.
+            `"keep best"` remembers the weights that were just measured as the best so far;
+            `"restart average"` starts the average anew; `"stop"` ends the training.
+        measure: Measure metric and loss on a sample of the validation data at the next control
+            point too, if that is not the end of an epoch; of the averaged weights, if any.
         rate_is: `"kept"` until another decision; `"passing"` if a later `fit` must not begin from
-            it; `"experiment"` if a restore will undo the coming steps. If `fit` ends before that,
-            the loop undoes them then, and the optimizer has its own rate again.
+            it; `"trial"` if the controller sees for itself whether the coming steps go wrong, and
+            undoes them then; `"experiment"` if a restore will undo them in any case. If `fit` ends
+            before that, the loop undoes them then, and the optimizer has its own rate again.
         phase: Name of the controller's phase, for the log, if it has any.
         curve: The range test behind this decision, for the log.
 
@@ -117,7 +139,7 @@ class Decision:
     next_step: int | None = None
     effects: tuple[Effect, ...] = ()
     measure: bool = False
-    rate_is: Literal["kept", "passing", "experiment"] = "kept"
+    rate_is: RateIs = "kept"
     phase: str = ""
     curve: Curve | None = None
 
@@ -129,7 +151,7 @@ class Decision:
     @property
     def restores(self) -> bool:
         """Whether it goes back to a snapshot."""
-        return "restore" in self.effects or "restore earlier" in self.effects
+        return not {"restore", "restore earlier", "take back"}.isdisjoint(self.effects)
 
     def also(self, *effects: Effect) -> Decision:
         """Returns this decision with more effects, each in its place."""

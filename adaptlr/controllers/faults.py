@@ -31,10 +31,13 @@ class Signs:
     tries: int = 0  # restores because the loss did not move
 
     def stuck(self, points: int | None) -> bool:
-        """Whether the loss has not moved for so many control points, at its starting level."""
+        """Whether the loss, once lower, has stayed at its starting level for so long."""
         if points is None or self.tries >= _STUCK_TRIES or self.flat < points:
             return False
-        return self.low is not None and self.low >= _LEVEL * (self.start or 0.0) > 0.0
+        level = _LEVEL * (self.start or 0.0)
+        if self.low is None or self.best is None:
+            return False
+        return self.low >= level > 0.0 and self.best < level
 
     def symptom(
         self, observation: Observation, limit: float | None, points: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from adaptlr._arguments import require_integer, require_number
 from adaptlr.controllers.base import (
@@ -11,6 +11,7 @@ from adaptlr.controllers.base import (
     Decision,
     Effect,
     Observation,
+    RateIs,
     Run,
     require_controller,
     sets_the_rate,
@@ -32,7 +33,7 @@ class DivergenceState:
     signs: Signs = field(default_factory=Signs)
     scale: float = 1.0
     cut: float = 1.0
-    rate_is: Literal["kept", "passing", "experiment"] = "kept"  # of the last decision
+    rate_is: RateIs = "kept"  # of the last decision
     phase: str = ""
     asked: bool = False  # for a first snapshot
     inner_snapshots: bool = False  # the inner controller takes them
@@ -54,15 +55,16 @@ class Divergence:
     * the training loss exceeds `limit` times the first one that was seen (in a probe, where each
       loss is that of one batch, the mean of the first ten);
     * the training loss has stayed within 1 % for `stuck` control points on end, no more than 10 %
-      below the first one: a network that outputs the same for everything, whose loss is that of
-      chance, from the start or after a spike. At most two restores are spent on this.
+      below the first one, after it was lower: a network that outputs the same for everything,
+      whose loss is that of chance, after a spike. At most two restores are spent on this. A loss
+      that has never moved says first that the rate is too low, and is no fault.
 
     The inner controller never sees such a point. What it decides afterwards is scaled down by all
     cuts, of which there are at most `max_restores`; at the next fault the training is ended. If
     all is well for `recovery` control points, it was a passing fault: the cuts are taken back and
     the tries start anew. Each time that this happens it takes twice as many control points as
     before, so that a rate which is too high is not tried for ever. Steps that the inner controller
-    declares to be `exploring` are its own affair.
+    declares to be a trial or an experiment are its own affair.
 
     A snapshot is taken before the first step, and at ends of epochs, at least 100 steps apart, at
     which the training loss keeps three quarters of the fall it has seen. If training goes wrong
@@ -76,8 +78,7 @@ class Divergence:
             any.
         max_restores: After so many restores the training is ended, ≥ 1.
         stuck: Control points, about ten an epoch, without any movement, ≥ 10, or None to allow
-            any number. A rate that is too *low* looks the same, so this is for a controller that
-            has seen the loss fall at its rate, and no warm-up longer than this.
+            any number.
         recovery: Good control points after which the first fault has passed, ≥ 1.
 
     Raises:
@@ -132,7 +133,7 @@ class Divergence:
         if state.ended == observation.epoch:
             return state, _at_an_end(state, observation)
         probing = state.rate_is == "experiment"
-        if not probing:
+        if not probing and state.rate_is != "trial":
             state = replace(state, signs=watch_movement(state.signs, observation))
             symptom = state.signs.symptom(observation, self.limit, self.stuck)
             if symptom is not None:
@@ -191,7 +192,7 @@ class Divergence:
         self, state: DivergenceState, decision: Decision
     ) -> tuple[DivergenceState, Decision]:
         due = state.cut < 1.0 and state.good >= self.recovery * 2**state.released
-        if not due or decision.rate_is == "experiment" or decision.rule != "hold":
+        if not due or decision.rate_is in ("trial", "experiment") or decision.rule != "hold":
             return state, decision
         reason = (
             f"all went well for {state.good} control points: the fault has passed, the cut to "
@@ -234,7 +235,7 @@ def _at_an_end(state: DivergenceState, observation: Observation) -> Decision:
     )
 
 
-def _outlasting(state: DivergenceState) -> Literal["kept", "passing"]:
+def _outlasting(state: DivergenceState) -> RateIs:
     """What the rate is after a restore, which ends an experiment."""
     return "passing" if state.rate_is == "passing" else "kept"
 

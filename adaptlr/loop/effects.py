@@ -64,16 +64,10 @@ class Effects:
         average = self.average
         if effect == "stop":
             self._model.stop_training = True
-        elif effect == "snapshot":
-            # For an experiment a model without weights is an error, which is raised there.
-            if not (self._model.built or decision.rate_is == "experiment"):
-                return False
-            return self._snapshots.keep(self._model, untrained=step == self._first_step)
-        elif effect in ("restore", "restore earlier"):
-            if not self._snapshots.restore(earlier=effect == "restore earlier"):
-                return False
-            # The sums behind the epoch's metrics hold what was undone, NaN included.
-            self._model.reset_metrics()
+        elif effect in ("snapshot", "set aside"):
+            return self._kept(effect, decision, step)
+        elif effect in ("restore", "restore earlier", "take back"):
+            return self._went_back(effect, step)
         elif average is None:
             return False
         elif effect == "keep best":
@@ -81,6 +75,31 @@ class Effects:
         else:
             average.restart(step)
         return True
+
+    def _kept(self, effect: Effect, decision: Decision, step: int) -> bool:
+        # For an experiment a model without weights is an error, which is raised there.
+        if not (self._model.built or decision.rate_is == "experiment"):
+            return False
+        if effect == "set aside":
+            self._snapshots.set_aside(self._model)
+        elif not self._snapshots.keep(self._model, untrained=step == self._first_step):
+            return False
+        if self.average is not None:
+            self.average.mark(effect)
+        return True
+
+    def _went_back(self, effect: Effect, step: int) -> bool:
+        if effect == "take back":
+            done, place = self._snapshots.take_back(), "set aside"
+        else:
+            earlier = effect == "restore earlier"
+            done, place = self._snapshots.restore(earlier=earlier), "snapshot"
+        if done:
+            # The sums behind the epoch's metrics hold what was undone, NaN included.
+            self._model.reset_metrics()
+            if self.average is not None:
+                self.average.go_back(place, step)
+        return done
 
     # --- the average ------------------------------------------------------------------------
 

@@ -38,6 +38,11 @@ class Log:
         self._about = dict(hyperparameters)
         self.described = False
 
+    @property
+    def written(self) -> bool:
+        """Whether there is anywhere to write to."""
+        return bool(self._writer)
+
     def know(self, run: Run) -> None:
         """Adds to the description what is known of a run."""
         default = asdict(Run(0.0))

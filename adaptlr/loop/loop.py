@@ -100,7 +100,10 @@ class Loop:
         self._decision = Decision(scale=1.0)
         self._check_owner = False
         self._epoch_loss: float | None = None
-        self._sensors = Sensors(plan, fit.owner, fit.model)
+        known = steps is not None and fit.epochs is not None and plan.known_horizon
+        self._sensors = Sensors(
+            plan, fit.owner, fit.model, (steps or 0) * (fit.epochs or 0) if known else None
+        )
         self._require_own_average()
         self._effects = Effects(
             fit.model,
@@ -128,6 +131,8 @@ class Loop:
             direction=fit.direction,
             measurable=self._sensors.measurable,
             optimizer_momentum=fit.rate.velocity(),
+            customary=fit.rate.customary(),
+            accumulation=fit.rate.accumulation(),
         )
 
     def _begin(self) -> None:
@@ -261,7 +266,7 @@ class Loop:
             self._take_average()
             self._effects.plan_average(step)
         if step >= self._next_control:
-            self._control(self._sensors.loss.read(), self._measured())
+            self._control(self._sensors.loss.read(), *self._measured())
         else:
             self._rates.apply(step, self._decision)
             self._plan_next()
@@ -307,15 +312,20 @@ class Loop:
     # --- the loop ---------------------------------------------------------------------------
 
     def _control(
-        self, loss: float | None, monitored: float | None = None, *, epoch_end: bool = False
+        self,
+        loss: float | None,
+        monitored: float | None = None,
+        sampled: float | None = None,
+        *,
+        epoch_end: bool = False,
     ) -> None:
         step, scale = self.step, self._decision.scale
         self._rates.require_ownership(step, self._fit.others)
-        seen = self._observe(loss, monitored, epoch_end)
+        seen = self._observe(loss, monitored, sampled, epoch_end)
         self.state, decision = self._plan.controller.update(self.state, seen)
         self._decision = decision
         done = self._effects.carry_out(decision, step)
-        restored = bool(done & {"restore", "restore earlier"})
+        restored = bool(done & {"restore", "restore earlier", "take back"})
         if restored:
             self._sensors.loss.reset()
         # A restore takes the counter back by which the table is read.
@@ -326,7 +336,7 @@ class Loop:
         ended = epoch_end and self._epoch + 1 == self._fit.epochs
         self._rates.apply(step, decision, ended=ended)
         self._plan_next()
-        if decision.rule == "unprobed" and restored:
+        if decision.rule == "unseen" or (decision.rule == "unprobed" and restored):
             self._warn_unseen(decision)
         if decision.rule != "hold":
             kept = "" if restored or not decision.restores else " (there was none to go back to)"
@@ -338,9 +348,13 @@ class Loop:
             self._log.describe(step, samples / self._clock.done_in_epoch)
 
     def _observe(
-        self, loss: float | None, monitored: float | None, epoch_end: bool
+        self,
+        loss: float | None,
+        monitored: float | None,
+        sampled: float | None,
+        epoch_end: bool,
     ) -> Observation:
-        loss, monitored = agreed([loss, monitored])
+        loss, monitored, sampled = agreed([loss, monitored, sampled])
         if loss is not None and not finite(loss) and self._fit.rate.skips_overflow():
             loss = None  # steps that were skipped
         # Skip this device call when no snapshot could be restored.
@@ -352,6 +366,7 @@ class Loop:
             learning_rate=self._rates.state.written,
             loss=loss,
             monitored=monitored,
+            validation_loss=sampled,
             sound=not look or finite_weights(self._fit.model),
             restorable=self._effects.restorable,
         )
@@ -379,13 +394,13 @@ class Loop:
             self._take_average()
             average.swap_in()
 
-    def _measured(self) -> float | None:
-        """Measures the metric between epoch ends, with the averaged weights if there are any."""
+    def _measured(self) -> tuple[float | None, float | None]:
+        """Measures metric and loss between epoch ends, of the averaged weights, if any."""
         if not (self._decision.measure and self._sensors.measurable):
-            return None
+            return None, None
         self._take_average()
         self._effects.swap_in()
-        measured = self._sensors.monitored(self._sensors.evaluate(), self._epoch)
+        measured = self._sensors.look(self._epoch)
         self._effects.swap_out()
         return measured
 
@@ -394,7 +409,7 @@ class Loop:
         average = self._effects.average
         if average is None:
             return {}
-        if not self._sensors.measurable or self.exploring:
+        if not (self._log.written and self._sensors.measurable) or self.exploring:
             average.swap_out()
             return {}
         self._swap_in()  # if nothing has been validated

@@ -7,10 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptlr.bridge.average import RunningAverage
-from adaptlr.bridge.evaluation import TrainingLoss, evaluate, few
+from adaptlr.bridge.evaluation import TrainingLoss, evaluate, few, sample
+from adaptlr.bridge.fit import validation_of
 from adaptlr.loop.plan import Plan
 
 __all__ = ["Sensors", "number"]
+
+# A look between epoch ends takes at least so many samples, and one in a hundred of those that are
+# trained: some fifteen looks, each at a third of what training on as many samples costs.
+_LEAST, _SHARE, _LONG = 512, 100, 10_000
 
 
 class Sensors:
@@ -20,6 +25,7 @@ class Sensors:
         plan: Where monitor and validation data come from.
         owner: Name of the callback, for messages.
         model: A compiled model, inside `fit`.
+        total_steps: Steps of the run, or None if that is not known.
 
     Attributes:
         loss: The training loss.
@@ -30,10 +36,15 @@ class Sensors:
             of the wrong shape do not cost an epoch.
     """
 
-    def __init__(self, plan: Plan, owner: str, model: Any) -> None:
+    def __init__(self, plan: Plan, owner: str, model: Any, total_steps: int | None = None) -> None:
         self._plan = plan
         self._monitor = plan.controller.monitor
-        self._data = plan.validation_data
+        self._data, self._batch_size = plan.validation_data, None
+        self._of_fit = self._data is None and plan.averaging
+        if self._of_fit:
+            self._data, self._batch_size = validation_of(model)
+        trained = (total_steps or _LONG) * (self._batch_size or 32)
+        self._sample = sample(self._data, max(_LEAST, trained // _SHARE))
         self._owner = owner
         self._model = model
         self.loss = TrainingLoss(model)
@@ -49,7 +60,7 @@ class Sensors:
         if self._data is None:
             return set()
         try:
-            return set(evaluate(self._model, self._data, steps=1))
+            return set(evaluate(self._model, self._data, 1, self._batch_size))
         except Exception as error:
             raise ValueError(
                 f"{self._owner}(validation_data=...) must be data that model.evaluate takes, at "
@@ -58,11 +69,19 @@ class Sensors:
 
     def missing_from(self, logs: dict[str, Any]) -> bool:
         """Whether `logs` lack the monitored metric, and it can be measured instead."""
+        if self._of_fit:  # it was told how often to validate
+            return False
         return self.measurable and self._monitor is not None and self._monitor.name not in logs
 
     def evaluate(self) -> dict[str, float]:
         """Evaluates the present weights on all of the validation data."""
-        return evaluate(self._model, self._data)
+        return evaluate(self._model, self._data, batch_size=self._batch_size)
+
+    def look(self, epoch: int) -> tuple[float | None, float | None]:
+        """Measures the monitored metric and the loss on a sample of the validation data."""
+        data, steps = self._sample
+        logs = evaluate(self._model, data, steps, self._batch_size)
+        return self.monitored(logs, epoch), number(logs.get("val_loss"))
 
     def noise(self, average: RunningAverage) -> dict[str, float | None]:
         """Measures averaged and raw weights on the same few batches.
@@ -88,7 +107,8 @@ class Sensors:
             return None
         name = self._monitor.name
         value = number(logs.get(name))
-        if value is None and not self.warned:
+        # `fit` validates as often as it was told, so that what it has not is still to come.
+        if value is None and not self.warned and not (self._of_fit and self.measurable):
             self.warned = True
             why = _why_missing(name, logs, epoch, self._without_metric())
             warnings.warn(f"{self._owner}(monitor={name!r}): {why}", stacklevel=4)

@@ -151,16 +151,13 @@ class Ablated(LearningRateCallback):
         super().__init__(plan, locals(), log_dir=None, writers=(), verbose=0)
 
 
-def without(
-    *, averaging: bool = True, trials: bool = True, **settings: Any
-) -> Callable[[Run, float | None], Start]:
+def without(*, averaging: bool = True, **settings: Any) -> Callable[[Run, float | None], Start]:
     """AutoLR with other settings of its controller, or without a part."""
     monitor = Monitor("val_loss", min_delta=0.5, threshold="noise")
     controller = Divergence(Feedback(monitor, **settings))
 
     def start(run: Run, rate: float | None) -> Start:
-        data = run.control if trials else None
-        return Start(rate, [Ablated(controller, averaging=averaging, data=data)])
+        return Start(rate, [Ablated(controller, averaging=averaging, data=run.control)])
 
     return start
 
@@ -209,9 +206,9 @@ METHODS = [
     Method("AutoLR, a third of the epochs", auto, (1e-2,), epochs=1 / 3, if_named=True),
     Method("constant, averaged", constant_averaged, if_named=True),
     Method("without averaging", without(averaging=False), (1e-2,), if_named=True),
-    Method("without trials", without(trials=False), (1e-2,), if_named=True),
+    Method("without trials", without(search_share=0.0, look_at=()), (1e-2,), if_named=True),
     Method("without warm-up", without(warm_share=0.0), (1e-2,), if_named=True),
-    Method("without margin", without(margin=1.0), (1e-2,), if_named=True),
+    Method("without comparing", without(usual=1e6), (1e-2,), if_named=True),
     Method(
         "without cool-down",
         without(cool_share=1e-9, patience=10**6),

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import tables_small
 from methods import METHODS, ORACLE_FACTORS
+from page import PAGE, fill, markdown
 from run import LINES, read_lines
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 Line = dict[str, Any]
 Cell = tuple[str, str, str, int]  # suite, task, optimizer, seed
 ORACLE = "oracle"
@@ -316,11 +316,6 @@ def log_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     return markdown(["step", "rate", "rule", "why"], rows)
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(r)} |" for r in [head, ["---"] * len(head), *rows])
-
-
 def sections(lines: list[Line]) -> dict[str, str]:
     """Marker in the page → what stands there."""
     cells = by_cell(lines)
@@ -357,17 +352,6 @@ def made_by(lines: list[Line]) -> str:
     return "\n".join(f"* {text}" for text in sorted({line["made_by"] for line in lines}))
 
 
-def fill(page: str, texts: dict[str, str]) -> str:
-    """Puts each text between its markers."""
-
-    def section(match: re.Match[str]) -> str:
-        name = match[1]
-        text = texts.get(name, "(not run yet)")
-        return f"<!-- {name} -->\n\n{text}\n\n<!-- /{name} -->"
-
-    return re.sub(r"<!-- ([\w-]+) -->.*?<!-- /\1 -->", section, page, flags=re.DOTALL)
-
-
 def main(arguments: Sequence[str] | None = None, echo: Callable[[str], None] = print) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lines", type=Path, default=LINES)
@@ -375,7 +359,9 @@ def main(arguments: Sequence[str] | None = None, echo: Callable[[str], None] = p
     parser.add_argument("--check", action="store_true", help="change nothing; 1 if out of date")
     options = parser.parse_args(arguments)
     page = options.page.read_text()
-    made = fill(page, sections(read_lines(options.lines)))
+    texts = sections(read_lines(options.lines))
+    texts |= tables_small.sections(read_lines(tables_small.LINES))
+    made = fill(page, texts)
     if options.check:
         echo("up to date" if made == page else f"{options.page.name} is out of date")
         return int(made != page)

@@ -37,7 +37,7 @@ CONTROLLERS = {
         0.0,
         START,
     ),
-    "feedback": (Feedback(probe_steps=20), 0.0, 10.0),
+    "feedback": (Feedback(probe_steps=20), 0.0, 100.0),
     "finder": (RangeFinder(RangeTest(num_steps=12)), 1e-7, 10.0),
     "guarded constant": (Divergence(Constant(), recovery=4), 3.0**-5, 1.0),
     "guarded plateau": (
@@ -45,7 +45,7 @@ CONTROLLERS = {
         0.0,
         START,
     ),
-    "guarded feedback": (Divergence(Feedback(probe_steps=20), stuck=10, recovery=5), 0.0, 10.0),
+    "guarded feedback": (Divergence(Feedback(probe_steps=20), stuck=10, recovery=5), 0.0, 100.0),
 }
 BASE = {name: START if "plateau" in name else 1.0 for name in CONTROLLERS}
 

@@ -221,6 +221,6 @@ def test_averages_begin_with_the_weights_that_were_loaded(tmp_path):
         history = run(network, callback, first=3).history
     assert messages == []
     rules = [record.rule for record in callback.decisions]
-    assert rules.count("probe") == rules.count("settle") == 1
+    assert rules.count("begin") == rules.count("warm") == 1
     assert history["val_loss"][-1] <= loaded
     json.dumps(callback.decisions[0].__dict__)

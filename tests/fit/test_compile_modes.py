@@ -37,7 +37,7 @@ def learns(model, x, y, **arguments):
         x, y, batch_size=32, epochs=12, verbose=0, callbacks=[callback],
         validation_data=(x, y), **arguments,
     ).history  # fmt: skip
-    assert [r.rule for r in callback.decisions][:3] == ["start", "probe", "settle"]
+    assert [r.rule for r in callback.decisions][:3] == ["start", "begin", "warm"]
     assert max(history["val_accuracy"]) > 0.9
     return callback
 
@@ -261,7 +261,7 @@ class OwnLoop(keras.Model):
         return {"own": loss}, (trainable, other, optimizer, metrics)
 
 
-def test_without_a_loss_to_see_autolr_says_so_and_trains_at_the_own_rate():
+def test_without_a_loss_to_see_autolr_says_so_and_trains_at_a_customary_rate():
     inputs = keras.Input((1,))
     layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
     model = OwnLoop(inputs, layer(inputs))
@@ -270,8 +270,8 @@ def test_without_a_loss_to_see_autolr_says_so_and_trains_at_the_own_rate():
     with collected_warnings() as messages:
         model.fit(ones, ones, batch_size=2, epochs=2, verbose=0, callbacks=[callback])
     assert sum("reports no metric named 'loss'" in message for message in messages) == 1
-    assert [d.rule for d in callback.decisions][:3] == ["start", "probe", "unprobed"]
-    assert callback.learning_rate == 0.5
+    assert [d.rule for d in callback.decisions][:3] == ["start", "begin", "unseen"]
+    assert callback.learning_rate == pytest.approx(0.2)
     assert model.get_weights()[0].item() < -100.0  # it was trained: the gradient is one
 
 

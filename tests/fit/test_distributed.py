@@ -127,6 +127,6 @@ def test_autolr_decides_alike_and_logs_once(name, processes, tmp_path):
     for answer in found:
         assert answer["decisions"] == found[0]["decisions"]
         assert answer["trainable_weights"] == found[0]["trainable_weights"]
-        assert [rule for _, rule, _ in answer["decisions"]][:3] == ["start", "probe", "settle"]
+        assert [rule for _, rule, _ in answer["decisions"]][:3] == ["start", "begin", "warm"]
         assert answer["val_accuracy"] > 0.85
     assert len(list((tmp_path / "tensorboard_logs").rglob("events*"))) == 1

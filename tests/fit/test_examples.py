@@ -81,7 +81,7 @@ def test_digits(tmp_path):
         texts = decisions(tmp_path / folder)
         assert "**start**" in texts[0]
         if folder.startswith("auto"):
-            assert "**settle**" in texts[2]
+            assert "**warm**" in texts[2]
     assert f"--logdir {tmp_path}" in shown
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
 
@@ -315,7 +315,7 @@ def test_transfer(tmp_path):
         assert read(tmp_path / "discriminative_rates").Tags()["scalars"]
     for title in titles:
         assert len(row(shown, title)) == 3
-    assert "**settle**" in decisions(tmp_path / "pretraining")[2]
+    assert "**warm**" in decisions(tmp_path / "pretraining")[2]
 
 
 @slow

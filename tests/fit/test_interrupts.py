@@ -289,12 +289,10 @@ class TestTheRateThatAnotherFitBeginsFrom:
         assert 0.0 < float(model.optimizer.learning_rate) < 0.5
         assert self.first_rate(model) == 0.5
 
-    def test_an_interrupted_probe_is_none(self):
+    def test_an_interrupted_warm_up_of_autolr_is_none(self):
         model = self.interrupted(adaptlr.AutoLR(monitor="loss"), count=400)
-        assert float(model.optimizer.learning_rate) < 1e-4
-        callback = adaptlr.AutoLR(monitor="loss")
-        assert self.first_rate(model, callback) == 0.5
-        assert [record.rule for record in callback.decisions][1] == "unprobed"
+        assert 0.0 < float(model.optimizer.learning_rate) < 0.2
+        assert self.first_rate(model) == 0.5
 
     def test_the_end_of_a_cool_down_is_none(self):
         model = one_weight(keras.optimizers.SGD(0.5))

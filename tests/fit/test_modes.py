@@ -68,7 +68,7 @@ def learns(optimizer, *, epochs=20, **arguments):
         validation_data=(x, y), **arguments,
     ).history  # fmt: skip
     assert max(history["val_accuracy"]) > 0.9
-    assert [r.rule for r in callback.decisions][:3] == ["start", "probe", "settle"]
+    assert [r.rule for r in callback.decisions][:3] == ["start", "begin", "warm"]
     assert 1e-4 < callback.learning_rate < 5.0
     return callback, model
 

@@ -1,19 +1,22 @@
-"""The autonomous controller: probe for a rate, try a higher one, hold, cool down, stop."""
+"""The autonomous controller: from what is customary upwards while it pays, hold, cool down."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from adaptlr._arguments import require_integer, require_number
+from adaptlr._arguments import refuse, require_integer, require_number
 from adaptlr.controllers.base import Decision, Observation, Run
 from adaptlr.controllers.feedback.hold import Cool, Hold
 from adaptlr.controllers.feedback.probe import Probe, Start
 from adaptlr.controllers.feedback.progress import Limits, Progress
-from adaptlr.controllers.feedback.trial import Trial, Warm
-from adaptlr.monitor import Monitor, require_monitor
+from adaptlr.controllers.feedback.search import Back, First, Look, Lower, Raised
+from adaptlr.controllers.feedback.start import Warm
+from adaptlr.monitor import Monitor, noise, require_monitor
 
 __all__ = ["Feedback", "FeedbackState"]
+
+_TRIALS = (First, Look, Raised, Back, Lower)
 
 
 @dataclass(frozen=True)
@@ -22,60 +25,69 @@ class FeedbackState:
 
     limits: Limits
     progress: Progress
-    phase: Start | Probe | Warm | Trial | Hold | Cool
+    phase: Start | Probe | Warm | First | Look | Raised | Back | Lower | Hold | Cool
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """Finds a rate by a range test and trials, holds it while the weights improve, then cools.
+    """Begins with a customary rate, raises it while that is better, holds it, and cools it.
 
-    * *Probe*: an exponential ramp over at most `probe_share` of the run, undone afterwards. The
-      rate is the geometric mean of the rate with the lowest loss and the rate that brought half
-      of that fall (see `RangeTest`), divided by `caution`: what is too low costs time, what is too
-      high destroys the weights. A run without trials that is too short for the longest ramp has no
-      such time, and takes the rate as it is.
-    * *Warm-up*: linear from zero over `warm_share` of the run. A rate that is good later can
-      destroy fresh weights for good (dead ReLUs) while the optimizer's moments are young.
-    * *Trials*: if held-out data can be measured between epoch ends, the rate is raised by
-      `trial_factor` for `trial_share` of the run, again and again, as long as the averaged weights
-      have become better each time. The raise after which they have not is undone together with
-      the one before, and the rate becomes that at which a raise would have brought nothing (see
-      `edge`), divided by `margin`: what is fast for a few steps is too high for many.
-    * *Hold*: the rate stays. The monitored metric is that of the running average of the weights,
-      whose noise is small enough that a plateau shows within an epoch or two.
-    * *Cool*: linear to zero, over the last `cool_share` of a known horizon, or, once the metric
-      has not improved for `patience` epochs, over `cool_share` of the steps trained so far.
-      Linear decay to zero is the strongest simple shape (arXiv 2502.15938), and a short cool-down
-      after a constant rate reaches what a full decay does (arXiv 2405.18392).
-    * At the end of the cool-down the training stops.
+    * *Start*: `begin` times what the class of optimizer is usually trained with, linear from zero
+      over `warm_share` of the run. An unknown class gets a rate from a ramp, undone afterwards
+      (see `RangeTest`), divided by `caution`.
+    * *Search*: segments of `segment_share` of the run, each at `factor` times the rate before.
+      Up to `usual` times the customary rate a raise is kept if the loss fell. Beyond, the rate
+      before it is then trained with from the same weights, and the two losses are compared: the
+      raise must have gained `least_raise` times as much, and `doubt` more with each doubling
+      beyond. The better one goes on, weights and slots included; the first raise that is not
+      better ends the search. If neither brought anything, a lower rate is tried from there.
+    * *Wait*: as long as the loss has not left its start by more than its noise, nothing is
+      compared. The rate goes up to `usual` times the customary one, and beyond it after
+      `wait_share` of the run.
+    * *Hold*: the rate is held on trial. When `patience` epochs (and `patience_share` of the run)
+      have brought nothing, it is divided by `cut`, `cuts` times at most, and then cooled down. At
+      the shares `look_at` of the run one more search looks up.
+    * *Cool*: linear to zero over the last `cool_share` of a known horizon, or of the steps so far
+      once lower rates do not help either. Linear decay to zero is the strongest simple shape
+      (arXiv 2502.15938), and a short cool-down after a constant rate reaches what a full decay
+      does (arXiv 2405.18392). Then the training stops.
 
-    As long as nothing is validated, the mean training loss of the epochs stands in for the metric:
-    the rate is found and cooled, but nothing tells which weights generalise best.
-
-    A ramp of fewer than twenty steps over seven decades reads noise. A run in which it would take
-    more than a tenth, that is, one of fewer than 200 steps, is not probed: it trains at the rate
-    the optimizer came with.
+    Losses are those of the *averaged* weights on validation data, whose noise is small enough that
+    ten steps can tell two rates apart; where nothing can be measured between epoch ends, the
+    training loss stands in. Searches end once they have undone `waste_share` of the run.
 
     Args:
-        monitor: The metric and its threshold.
-        min_lr: Where the ramp begins, > 0.
-        max_lr: Where it ends, > `min_lr`.
-        probe_steps: Longest ramp, in steps, ≥ 20.
-        probe_share: Its largest share of a known horizon, in (0, 1).
-        warm_share: Share of a known horizon that the warm-up takes, in [0, 1); 0 for none. An
-            unknown horizon gives it `probe_steps`.
-        trial_share: Share of a known horizon that a trial takes, in [0, 1); 0 for no trials. An
-            unknown horizon gives it `probe_steps`. A trial has at least ten steps, and twice the
-            1 / (1 - momentum) steps that a new rate takes to come into force; runs that are
-            shorter than twenty trials do without.
-        trial_factor: What a trial multiplies the rate by, > 1.
-        margin: What the rate that the trials found is divided by, ≥ 1.
-        caution: What the rate of the probe is divided by, ≥ 1, except in a run without trials that
-            is too short for a probe of `probe_steps`.
+        monitor: The metric that says whether the run still improves, and which weights are best.
+        begin: What the customary rate is multiplied by at first, > 0.
+        usual: Up to how many times the customary rate raises are not compared, ≥ 1.
+        factor: What a raise multiplies the rate by, > 1.
+        least_raise: Share of the gain of the rate before that a raise must bring, > 0.
+        doubt: What is added to it with each doubling beyond twice `usual`, ≥ 0.
+        late: What it is multiplied by in later searches, ≥ 1: they risk weights that are worth
+            more, and less time is left to make use of a higher rate.
+        highest: Up to how many times the customary rate anything is tried, ≥ 1.
+        warm_share: Share of a known horizon that the warm-up takes, in [0, 1).
+        segment_share: Share of a known horizon that a segment takes, in (0, 1).
+        segment_updates: Updates of the weights in a segment, at least, ≥ 1; an unknown horizon
+            gives it ten times as many.
+        search_share: Share of a known horizon after which nothing is raised any more, in [0, 1].
+        wait_share: Share of it after which a loss that has not moved raises the rate further.
+        waste_share: Share of the run that searches may undo, ≥ 0.
+        least_move: Share of the first loss by which it must have fallen to have moved, if that is
+            more than four times its noise, in [0, 1).
+        clear_move: Share by which it has moved whatever its noise, in [0, 1).
+        look_at: Shares of a known horizon at which to look up, ascending.
+        cut: What a plateau divides the rate by, > 1.
+        cuts: How often, ≥ 0.
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
         least_gain: Improvements smaller than this share of all progress since the first value do
             not count as one, in [0, 1): a loss that falls towards zero by ever smaller steps ends.
-        patience: Epochs without improvement that start the cool-down, ≥ 1.
+        patience: Epochs without improvement that are a plateau, ≥ 1.
+        patience_share: Share of a known horizon that they must be, at least, in [0, 1).
+        min_lr: Where the ramp for an unknown class of optimizer begins, > 0.
+        max_lr: Where it ends, > `min_lr`.
+        probe_steps: Longest ramp, in steps, ≥ 20; at most 5 % of a known horizon, if that is 20.
+        caution: What the rate of the ramp is divided by, ≥ 1.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -83,65 +95,89 @@ class Feedback:
     Example:
         >>> from adaptlr.controllers import Observation, Run
         >>> controller = Feedback()
-        >>> state = controller.init(Run(learning_rate=1e-6, steps_per_epoch=100, epochs=10))
+        >>> run = Run(learning_rate=1e-6, steps_per_epoch=100, epochs=10, customary=0.001)
+        >>> state = controller.init(run)
         >>> state, decision = controller.update(state, Observation(step=0, epoch=0))
-        >>> decision.rule, decision.scale, decision.rate_is, state.limits.probe_steps
-        ('probe', 1e-06, 'experiment', 50)
+        >>> decision.rule, state.phase.rate, state.limits.warm_steps, state.limits.segment
+        ('begin', 0.002, 20, 25)
     """
 
     monitor: Monitor = field(default_factory=lambda: Monitor(min_delta=0.5, threshold="noise"))
-    min_lr: float = 1e-6
-    max_lr: float = 10.0
-    probe_steps: int = 100
-    probe_share: float = 0.05
+    begin: float = 2.0
+    usual: float = 4.0
+    factor: float = 2.0
+    least_raise: float = 0.8
+    doubt: float = 0.2
+    late: float = 1.25
+    highest: float = 1000.0
     warm_share: float = 0.02
-    trial_share: float = 0.0125
-    trial_factor: float = 2.0
-    margin: float = 2.5
-    caution: float = 2.0
+    segment_share: float = 0.025
+    segment_updates: int = 10
+    search_share: float = 0.5
+    wait_share: float = 0.4
+    waste_share: float = 0.12
+    least_move: float = 0.015
+    clear_move: float = 0.05
+    look_at: tuple[float, ...] = (0.25, 0.45)
+    cut: float = 3.0
+    cuts: int = 2
     cool_share: float = 0.25
     least_gain: float = 0.01
     patience: int = 3
+    patience_share: float = 0.05
+    min_lr: float = 1e-6
+    max_lr: float = 10.0
+    probe_steps: int = 100
+    caution: float = 4.0
     sets_the_rate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_monitor(self)
-        require_number(self, "min_lr", above=0.0)
+        for name in ("begin", "least_raise", "min_lr"):
+            require_number(self, name, above=0.0)
+        for name in ("factor", "cut"):
+            require_number(self, name, above=1.0)
+        for name in ("usual", "late", "highest", "caution"):
+            require_number(self, name, minimum=1.0)
+        for name in ("doubt", "waste_share", "search_share", "wait_share"):
+            require_number(self, name, minimum=0.0)
+        for name in ("warm_share", "least_move", "clear_move", "least_gain", "patience_share"):
+            require_number(self, name, minimum=0.0, below=1.0)
+        for name in ("segment_share", "cool_share"):
+            require_number(self, name, above=0.0, below=1.0)
         require_number(self, "max_lr", above=self.min_lr)
-        require_integer(self, "probe_steps", minimum=20)
-        require_number(self, "probe_share", above=0.0, below=1.0)
-        require_number(self, "warm_share", minimum=0.0, below=1.0)
-        require_number(self, "trial_share", minimum=0.0, below=1.0)
-        require_number(self, "trial_factor", above=1.0)
-        require_number(self, "margin", minimum=1.0)
-        require_number(self, "caution", minimum=1.0)
-        require_number(self, "cool_share", above=0.0, below=1.0)
-        require_number(self, "least_gain", minimum=0.0, below=1.0)
+        require_integer(self, "segment_updates", minimum=1)
+        require_integer(self, "cuts", minimum=0)
         require_integer(self, "patience", minimum=1)
+        require_integer(self, "probe_steps", minimum=20)
+        if list(self.look_at) != sorted(self.look_at):
+            refuse(self, "look_at", "shares of the run in ascending order", self.look_at)
 
     def init(self, run: Run) -> FeedbackState:
-        """Returns the state before the probe."""
+        """Returns the state before the first step."""
         progress = Progress(monitor=self.monitor.init(run.direction))
         return FeedbackState(self._limits(run), progress, Start(run.learning_rate))
 
     def _limits(self, run: Run) -> Limits:
-        total = run.total_steps
-        probe = warm = trial = self.probe_steps
+        # A new rate takes 1 / (1 - momentum) updates to come into force.
+        updates = max(self.segment_updates, round(1.0 / (1.0 - run.optimizer_momentum)))
+        total, updates = run.total_steps, updates * run.accumulation
+        warm, segment, probe = 10 * updates, 10 * updates, self.probe_steps
         if total is not None:
-            probe = min(probe, max(20, int(self.probe_share * total)))
-            warm, trial = int(self.warm_share * total), int(self.trial_share * total)
-        trial = max(trial, 10, round(2.0 / (1.0 - run.optimizer_momentum)))
-        too_short = total is not None and probe > total / 10
-        room = not too_short and (total is None or trial <= total / 20)
-        measurable = run.measurable and self.trial_share > 0.0 and room
+            warm = max(int(self.warm_share * total), min(updates // 2, total // 20))
+            segment = max(int(self.segment_share * total), min(updates, total // 8), 1)
+            probe = min(probe, max(20, total // 20))
+            probe = probe if probe <= total // 10 else 0
         return Limits(
             first_step=run.first_step,
             last_step=run.last_step,
             epoch_steps=run.steps_per_epoch,
             momentum=run.optimizer_momentum,
-            probe_steps=0 if too_short else probe,
-            warm_steps=warm if self.warm_share else 0,
-            trial_steps=trial if measurable else 0,
+            probe_steps=probe,
+            warm_steps=warm,
+            segment=-(-segment // run.accumulation) * run.accumulation,
+            measurable=run.measurable,
+            customary=run.customary or 0.0,
         )
 
     def update(
@@ -150,22 +186,36 @@ class Feedback:
         """Answers one observation by the rule of the phase."""
         if isinstance(state.phase, Start | Probe):
             state, decision = state.phase.update(self, state, observation)
+            if isinstance(state.phase, Warm):
+                decision = replace(decision, rate_is="passing")
             return state, replace(decision, phase=state.phase.kind)
-        record = state.progress.monitor.record
+        before = state.progress.monitor
         progress = state.progress.watch(self.monitor, self.least_gain, observation)
         state = replace(state, progress=progress)
         state, decision = state.phase.update(self, state, observation)
-        phase = state.phase
-        if progress.monitor.record != record:
+        if _among_the_best(before.record, progress, observation):
             decision = decision.also("keep best")
-            # A raise that may be undone goes back to before itself, whatever has improved since.
-            if not (isinstance(phase, Trial) and phase.trying):
+            # A trial may go back to before itself, whatever has improved since.
+            if decision.rate_is == "kept":
                 decision = decision.also("snapshot")
-        name = "stopped" if isinstance(phase, Cool) and phase.told else phase.kind
-        cooling = isinstance(phase, Cool)
-        return state, replace(decision, phase=name, rate_is="passing" if cooling else "kept")
+        phase = state.phase
+        if isinstance(phase, Cool | Warm):
+            name = "stopped" if isinstance(phase, Cool) and phase.told else phase.kind
+            return state, replace(decision, phase=name, rate_is="passing")
+        return state, replace(
+            decision, phase="trial" if isinstance(phase, _TRIALS) else phase.kind
+        )
 
     def held(self, state: FeedbackState) -> float | None:
         """The rate that it settled on so far, or None before that."""
         phase = state.phase
         return None if isinstance(phase, Start | Probe) else phase.rate
+
+
+def _among_the_best(record: float | None, progress: Progress, observation: Observation) -> bool:
+    """Whether the weights are the best so far, or later ones that noise alone tells from them."""
+    state = progress.monitor
+    if state.record is None or not observation.epoch_end or observation.monitored is None:
+        return False
+    near = abs(observation.monitored - state.record) <= 0.5 * noise(state)
+    return state.record != record or near

@@ -1,4 +1,4 @@
-"""A rate that is held while it helps, and the cool-down after it."""
+"""A rate that is held on trial, and the cool-down after it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from adaptlr.controllers.base import Decision, Observation
+from adaptlr.controllers.feedback.progress import Gauge
 
 if TYPE_CHECKING:
     from adaptlr.controllers.feedback.controller import Feedback, FeedbackState
@@ -18,33 +19,82 @@ class Hold:
     """The rate stays."""
 
     rate: float
+    since: int  # step
+    looks: int = 0  # searches after the first
+    wasted: int = 0  # steps that they have undone
+    cuts: int = 0
     kind: Literal["hold"] = "hold"
 
     def update(
         self, settings: Feedback, state: FeedbackState, seen: Observation
     ) -> tuple[FeedbackState, Decision]:
-        """Begins to cool where the end of the run is near, or nothing improves any more."""
-        step, (steps, reason) = seen.step, self._due(settings, state, seen)
-        if steps <= 0:  # nothing is due, or nothing is left
+        """Cools near the end of the run, cuts at a plateau, looks up after a long time."""
+        step, limits = seen.step, state.limits
+        last = limits.last_step
+        if last is not None and last - step <= settings.cool_share * limits.total(step):
+            reason = f"the last {last - step} steps of the horizon have begun"
+            return self._cool(state, step, last - step, reason)
+        if state.progress.wait >= self._patience(settings, state):
+            return self._stalled(settings, state, step)
+        if self._look_is_due(settings, state, seen):
+            return self._look(settings, state, step)
+        return state, Decision(self.rate)
+
+    def _patience(self, settings: Feedback, state: FeedbackState) -> int:
+        """Epochs without improvement that are too many: those of short epochs say less."""
+        limits = state.limits
+        if limits.last_step is None or not limits.epoch_steps:
+            return settings.patience
+        epochs = settings.patience_share * limits.total(0) / limits.epoch_steps
+        return max(settings.patience, round(epochs))
+
+    def _stalled(
+        self, settings: Feedback, state: FeedbackState, step: int
+    ) -> tuple[FeedbackState, Decision]:
+        limits, progress = state.limits, state.progress
+        reason = progress.stalled(settings.monitor.name, settings.least_gain)
+        if self.cuts < settings.cuts:
+            rate = self.rate / settings.cut
+            phase = replace(self, rate=rate, cuts=self.cuts + 1)
+            state = replace(state, phase=phase, progress=replace(progress, wait=0))
+            return state, Decision(rate, "cut", f"{reason}: a lower {rate:.3g} is held")
+        steps = max(1, int(settings.cool_share * (step - limits.first_step)))
+        if limits.epoch_steps:  # whole epochs, so that the last weights are measured
+            steps = -(-steps // limits.epoch_steps) * limits.epoch_steps
+        steps = steps if limits.last_step is None else min(steps, limits.last_step - step)
+        return self._cool(state, step, steps, f"{reason}, at lower rates neither")
+
+    def _cool(
+        self, state: FeedbackState, step: int, steps: int, reason: str
+    ) -> tuple[FeedbackState, Decision]:
+        if steps <= 0:  # nothing is left
             return state, Decision(self.rate)
         phase = Cool(self.rate, step, step + steps, scale=self.rate)
         reason += f": linear decay to zero over {steps} steps"
         decision = Decision(self.rate, "cool", reason, phase.next_step(step))
         return replace(state, phase=phase), decision
 
-    def _due(self, settings: Feedback, state: FeedbackState, seen: Observation) -> tuple[int, str]:
-        """Steps of a cool-down that begins now, 0 for none, and why."""
-        step, limits, progress = seen.step, state.limits, state.progress
-        last, trained = limits.last_step, seen.step - limits.first_step
-        if last is not None and last - step <= settings.cool_share * (last - limits.first_step):
-            return last - step, f"the last {last - step} steps of the horizon have begun"
-        if progress.wait < settings.patience:
-            return 0, ""
-        steps = max(1, int(settings.cool_share * trained))
-        if limits.epoch_steps:  # whole epochs, so that the last weights are measured
-            steps = -(-steps // limits.epoch_steps) * limits.epoch_steps
-        steps = steps if last is None else min(steps, last - step)
-        return steps, progress.stalled(settings.monitor.name, settings.least_gain)
+    def _look_is_due(self, settings: Feedback, state: FeedbackState, seen: Observation) -> bool:
+        limits, step = state.limits, seen.step
+        if self.cuts or self.looks >= len(settings.look_at) or not limits.customary:
+            return False
+        if self.wasted > settings.waste_share * limits.total(step):
+            return False
+        if limits.last_step is None:  # after as long a time as everything before
+            return step - self.since >= max(self.since - limits.first_step, limits.segment)
+        return limits.share(step) >= settings.look_at[self.looks]
+
+    def _look(
+        self, settings: Feedback, state: FeedbackState, step: int
+    ) -> tuple[FeedbackState, Decision]:
+        from adaptlr.controllers.feedback.search import Known, Look
+
+        known = Known(0.0, moved=True, wasted=self.wasted, looks=self.looks + 1)
+        # What can be measured is measured at once, a training loss over a segment.
+        steps = 1 if state.limits.measurable else state.limits.segment
+        phase = Look(self.rate, Gauge(step, step + steps, step), known)
+        decision = Decision(self.rate, next_step=step + 1, measure=steps == 1)
+        return replace(state, phase=phase), decision
 
 
 @dataclass(frozen=True)

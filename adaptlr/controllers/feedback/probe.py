@@ -1,4 +1,4 @@
-"""The probe: a ramp of rates over the first steps, undone afterwards."""
+"""Before the search: what is customary, or for a class not known a ramp, undone afterwards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from adaptlr.controllers.base import Decision, Observation
 from adaptlr.controllers.feedback.hold import Hold
-from adaptlr.controllers.feedback.trial import Warm
+from adaptlr.controllers.feedback.start import Warm
 from adaptlr.range_test import Curve, RampState, RangeTest, read_curve, read_rate
 
 if TYPE_CHECKING:
@@ -26,15 +26,32 @@ class Start:
     def update(
         self, settings: Feedback, state: FeedbackState, seen: Observation
     ) -> tuple[FeedbackState, Decision]:
-        """Begins the ramp, or where there is no room for one, holds the rate there is."""
-        rate, steps = self.own_rate, state.limits.probe_steps
+        """Begins to warm up to what is customary, or if that is not known, the ramp."""
+        limits = state.limits
+        if limits.customary:
+            rate = settings.begin * limits.customary
+            reason = (
+                f"{limits.customary:.3g} is what this class of optimizer is usually trained with: "
+                f"warm-up to {rate:.3g} over {limits.warm_steps} steps; the optimizer's own rate "
+                f"is not used"
+            )
+            scale = rate / (limits.warm_steps + 1)
+            decision = Decision(scale, "begin", reason, seen.step + 1, measure=limits.measurable)
+            return replace(state, phase=Warm(rate, seen.step)), decision.also(
+                "snapshot", "restart average"
+            )
+        rate, steps = self.own_rate, limits.probe_steps
         if steps == 0:
-            reason = f"too few steps for a probe: the optimizer's own rate {rate:.3g} is held"
+            reason = (
+                f"nothing is known of this class of optimizer, and there are too few steps for a "
+                f"probe: its own rate {rate:.3g} is held"
+            )
             decision = Decision(rate, "unprobed", reason, effects=("restart average",))
-            return replace(state, phase=Hold(rate)), decision
+            return replace(state, phase=Hold(rate, since=seen.step)), decision
         reason = (
-            f"exponential ramp from {settings.min_lr:.3g} to {settings.max_lr:.3g} over "
-            f"{steps} steps, to be undone; the optimizer's own rate is not used"
+            f"nothing is known of this class of optimizer: exponential ramp from "
+            f"{settings.min_lr:.3g} to {settings.max_lr:.3g} over {steps} steps, to be undone; "
+            f"the optimizer's own rate is not used"
         )
         return replace(state, phase=Probe(rate)), Decision(
             settings.min_lr,
@@ -62,21 +79,21 @@ class Probe:
         tried = test.next_rate(self.ramp)
         ramp = test.take(self.ramp, seen.loss, epoch_end=seen.epoch_end)
         if ramp.ended == "unseen":
-            return self._unseen(state)
+            return self._unseen(state, seen.step)
         if ramp.ended:
             return _settle(settings, state, seen, ramp, tried)
         state = replace(state, phase=replace(self, ramp=ramp))
         rate = test.next_rate(ramp)
         return state, Decision(rate, next_step=seen.step + 1, rate_is="experiment")
 
-    def _unseen(self, state: FeedbackState) -> tuple[FeedbackState, Decision]:
+    def _unseen(self, state: FeedbackState, step: int) -> tuple[FeedbackState, Decision]:
         rate = self.own_rate
         reason = (
             f"the model reports no metric named 'loss': there is no curve to read a rate off, and "
             f"the optimizer's own rate {rate:.3g} is held"
         )
         decision = Decision(rate, "unprobed", reason, effects=("restore", "restart average"))
-        return replace(state, phase=Hold(rate)), decision
+        return replace(state, phase=Hold(rate, since=step)), decision
 
 
 def _settle(
@@ -84,27 +101,29 @@ def _settle(
 ) -> tuple[FeedbackState, Decision]:
     limits, losses = state.limits, ramp.losses
     reading = read_rate(_ramp(settings, state), losses)
-    rate = reading.suggestion
-    if rate is None:
-        rate = settings.min_lr * 1e3
+    found = reading.suggestion
+    if found is None:
+        found = settings.min_lr * 1e3
         short = len(losses) + (ramp.ended == "not finite") <= limits.probe_steps
         ended = f", until it rose by a rate of {tried:.3g}" if short else ""
-        reason = f"{reading.verdict}{ended}; a cautious {rate:.3g} is tried"
+        reason = f"{reading.verdict}{ended}; a cautious {found:.3g} is tried"
     else:
-        reason = f"{reading.verdict}: their geometric mean is {rate:.3g}"
-        # A short run without trials has no time to make up for a rate that is too low.
-        long = limits.probe_steps == settings.probe_steps
-        if settings.caution > 1.0 and (limits.trial_steps or long):
-            rate /= settings.caution
-            reason += f", {rate:.3g} is safer"
-    steps = seen.step - limits.first_step
-    reason += f"; the weights are those of before the ramp ({steps} steps)"
-    if limits.warm_steps:
-        reason += f", the rate warms up over {limits.warm_steps} steps"
+        reason = f"{reading.verdict}: their geometric mean is {found:.3g}"
+    # A ramp shows what is fast for a few steps: with Adam it is ten times what is customary.
+    rate = found / settings.caution
+    reason += (
+        f"; the weights are those of before the ramp ({seen.step - limits.first_step} steps), the "
+        f"rate warms up to {rate:.3g} over {limits.warm_steps} steps"
+    )
     curve = _shown(settings, state, losses, reading.suggestion, reason)
-    state, decision = Warm(rate, begin=seen.step).update(settings, state, seen)
-    decision = replace(decision, rule="settle", reason=reason, curve=curve)
-    return state, decision.also("restore", "restart average")
+    limits = replace(limits, customary=rate / settings.begin)
+    warm = Warm(rate, begin=seen.step)
+    scale = rate / (limits.warm_steps + 1)
+    decision = Decision(
+        scale, "settle", reason, seen.step + 1, measure=limits.measurable, curve=curve
+    )
+    decision = decision.also("restore", "restart average")
+    return replace(state, limits=limits, phase=warm), decision
 
 
 def _shown(

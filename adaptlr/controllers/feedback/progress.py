@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from adaptlr.controllers.base import Observation
 from adaptlr.monitor import Monitor, MonitorState, finite
 
-__all__ = ["Limits", "Progress"]
+__all__ = ["Gauge", "Limits", "Progress"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,64 @@ class Limits:
     momentum: float
     probe_steps: int
     warm_steps: int
-    trial_steps: int  # 0 if nothing can be measured between epoch ends
+    segment: int  # steps of a segment of the search
+    measurable: bool  # whether the validation loss can be measured between epoch ends
+    customary: float  # rate of the class of optimizer, 0 if it is not known
+
+    def share(self, step: int) -> float:
+        """Share of the steps that are done; 0 if the horizon is not known."""
+        if self.last_step is None:
+            return 0.0
+        return (step - self.first_step) / max(1, self.last_step - self.first_step)
+
+    def total(self, step: int) -> int:
+        """Steps of the run, or if they are not known, those that were trained so far."""
+        return (step if self.last_step is None else self.last_step) - self.first_step
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """The loss that a segment leads to.
+
+    It is the validation loss at its end, or where that cannot be measured, the mean training loss
+    over the second half of its steps.
+    """
+
+    begin: int  # step
+    until: int
+    seen: int  # step of the last control point
+    total: float = 0.0  # of training losses
+    steps: int = 0
+
+    @property
+    def half(self) -> int:
+        """Step of the control point in its middle."""
+        return max(self.begin + 1, (self.begin + self.until) // 2)
+
+    def take(self, seen: Observation) -> Gauge:
+        """Takes in a control point."""
+        gauge = replace(self, seen=seen.step)
+        if seen.loss is None or seen.step <= self.half < self.until:
+            return gauge
+        count = max(1, seen.step - max(self.begin, self.seen))
+        return replace(gauge, total=self.total + count * seen.loss, steps=self.steps + count)
+
+    def next_step(self, seen: Observation) -> int | None:
+        """Step of the next control point, or None if this was the last one."""
+        if seen.step < self.half:
+            return self.half
+        if seen.step < self.until:
+            return self.until
+        # Nothing is measured where an epoch ends; a step later it is, unless that ends one, too.
+        missing = seen.epoch_end and seen.validation_loss is None and seen.step == self.until
+        return seen.step + 1 if missing else None
+
+    def value(self, seen: Observation) -> float:
+        """The loss that was found; infinite if there is none, or it is not finite."""
+        value = seen.validation_loss
+        if value is None:
+            value = self.total / self.steps if self.steps else math.inf
+        return value if finite(value) else math.inf
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,193 @@
+"""Makes the tables of the small jobs in docs/benchmarks.md from their result lines.
+
+python examples/benchmark/tables_small.py           # prints every job, losers first
+python examples/benchmark/tables_small.py --write   # and writes docs/benchmarks.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from page import PAGE, fill, markdown
+from run import read_lines
+from run_small import FACTORS, LINES
+from small import JOBS, Job
+
+Line = dict[str, Any]
+Runs = dict[int, Line]  # by seed
+OURS = "AutoLR"
+FAR = {"points": 3.0, "loss": 15.0}  # further below the default rate is far
+
+
+def by_job(lines: Sequence[Line]) -> dict[str, dict[str, Runs]]:
+    """Job → method → seed → run; `best decay` is the one of seven that ends best on validation."""
+    table: dict[str, dict[str, Runs]] = defaultdict(lambda: defaultdict(dict))
+    decays: dict[tuple[str, int], list[Line]] = defaultdict(list)
+    for line in lines:
+        if "job" not in line:
+            continue
+        if line["method"] == "decay":
+            decays[line["job"], line["seed"]].append(line)
+        else:
+            table[line["job"]][line["method"]][line["seed"]] = line
+    kinds = {job.name: job for job in JOBS}
+    for (name, seed), runs in decays.items():
+        if name in kinds and len(runs) == len(FACTORS):
+            table[name]["best decay"][seed] = min(runs, key=_worse_on_validation(kinds[name]))
+    return table
+
+
+def _worse_on_validation(job: Job) -> Callable[[Line], float]:
+    lower = "loss" in job.monitor
+
+    def key(line: Line) -> float:
+        value = float(line["validation"])
+        return math.inf if math.isnan(value) else value if lower else -value
+
+    return key
+
+
+def ahead(job: Job, line: Line, other: Line) -> float:
+    """By how much a run is better than another: points, or per cent of the other's loss."""
+    if job.score == "loss":
+        return 100.0 * (other["test"] - line["test"]) / other["test"]
+    return 100.0 * (line["test"] - other["test"])
+
+
+def unit(job: Job) -> str:
+    """What `ahead` counts in."""
+    return "loss" if job.score == "loss" else "points"
+
+
+def pairs(job: Job, methods: dict[str, Runs], ours: str, other: str) -> list[float]:
+    """`ahead` for each seed that both have."""
+    mine, its = methods.get(ours, {}), methods.get(other, {})
+    return [ahead(job, mine[seed], its[seed]) for seed in sorted(mine.keys() & its.keys())]
+
+
+def is_lost(differences: Sequence[float]) -> bool:
+    """Whether the mean is below zero by more than two standard errors."""
+    if len(differences) < 2:
+        return False
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    return statistics.mean(differences) < -2.0 * error
+
+
+def lottery(runs: Runs) -> float | None:
+    """Largest ÷ smallest rate held."""
+    held = [line["held"] for line in runs.values() if line.get("held")]
+    return max(held) / min(held) if len(held) > 1 else None
+
+
+def figures(jobs: Sequence[Job], table: dict[str, dict[str, Runs]], method: str) -> list[str]:
+    """A row: the figures of a method over jobs."""
+    against = [(job, pairs(job, table[job.name], method, "constant")) for job in jobs]
+    runs = [(job, x) for job, found in against for x in found]
+    far = sum(x < -FAR[unit(job)] for job, x in runs)
+    lost = sum(is_lost(found) for _, found in against)
+    kept = [job for job in jobs if job.score != "loss"]
+    regret = [-x for job in kept for x in pairs(job, table[job.name], method, "best decay")]
+    losses = [
+        math.log1p(-x / 100.0)
+        for job in jobs
+        if job.score == "loss"
+        for x in pairs(job, table[job.name], method, "best decay")
+        if x > -1e4
+    ]
+    spreads = [x for job in jobs if (x := lottery(table[job.name].get(method, {})))]
+    return [
+        method,
+        str(len(runs)),
+        f"{far} ({far / len(runs):.0%})" if runs else "–",
+        str(lost),
+        f"{statistics.mean(regret):+.2f}" if regret else "–",
+        f"{math.exp(statistics.mean(losses)):.3f}" if losses else "–",
+        f"{statistics.median(spreads):.1f}" if spreads else "–",
+    ]
+
+
+def figure_table(jobs: Sequence[Job], table: dict[str, dict[str, Runs]]) -> str:
+    """The figures, a row for each method."""
+    methods = ["constant", "ReduceLROnPlateau", "ScheduleFreeAdamW", "OneCycleLR", "best decay",
+               "AutoLR 0.1", OURS]  # fmt: skip
+    rows = [figures(jobs, table, method) for method in methods]
+    head = ["method", "runs", "far below the default", "jobs lost", "regret, points",
+            "loss ÷ best decay's", "lottery, median"]  # fmt: skip
+    return markdown(head, [row for row in rows if row[1] != "0"])
+
+
+def spread(job: Job, runs: Runs) -> str:
+    """Mean (lowest to highest) of a job's score."""
+    scale = 1.0 if job.score == "loss" else 100.0
+    found = [scale * line["test"] for line in runs.values()]
+    if not found:
+        return "–"
+    digits = ".4g" if job.score == "loss" else ".1f"
+    return f"{statistics.mean(found):{digits}} ({min(found):{digits}} to {max(found):{digits}})"
+
+
+def job_table(table: dict[str, dict[str, Runs]]) -> str:
+    """Every job with its spread, those that lose to the default rate first."""
+    rows = []
+    for job in JOBS:
+        methods = table[job.name]
+        differences = pairs(job, methods, OURS, "constant")
+        if not differences:
+            continue
+        mean = statistics.mean(differences)
+        regret = pairs(job, methods, OURS, "best decay")
+        held = [line["held"] for line in methods[OURS].values() if "held" in line]
+        percent = " %" if job.score == "loss" else ""
+        row = [
+            f"{job.name}{' *' if job.kept_out else ''}",
+            job.score,
+            str(len(differences)),
+            spread(job, methods["constant"]),
+            spread(job, methods["best decay"]),
+            spread(job, methods[OURS]),
+            f"{mean:+.1f}{percent}",
+            f"{statistics.mean(regret):+.1f}{percent}" if regret else "–",
+            f"{min(held):.2g} to {max(held):.2g}" if held else "–",
+        ]
+        rows.append((mean, row))
+    head = ["job", "score", "seeds", "default rate", "best of seven decays", OURS,
+            "against the default", "against the decay", "rates held"]  # fmt: skip
+    return markdown(head, [row for _, row in sorted(rows, key=lambda pair: pair[0])])
+
+
+def sections(lines: Sequence[Line]) -> dict[str, str]:
+    """Marker in the page → what stands there."""
+    table = by_job(lines)
+    parts = {
+        "small-tuned": [job for job in JOBS if not job.kept_out],
+        "small-kept-out": [job for job in JOBS if job.kept_out],
+    }
+    texts = {name: figure_table(jobs, table) for name, jobs in parts.items()}
+    made_by = sorted({line["made_by"] for line in lines if "made_by" in line})
+    return {
+        **texts,
+        "small-jobs": job_table(table),
+        "small-made-by": "\n".join(f"* {text}" for text in made_by),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lines", type=Path, default=LINES)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--write", action="store_true", help="write the page as well")
+    options = parser.parse_args()
+    texts = sections(read_lines(options.lines))
+    print("\n\n".join(f"{name}\n\n{text}" for name, text in texts.items()))
+    if options.write:
+        options.page.write_text(fill(options.page.read_text(), texts))
+
+
+if __name__ == "__main__":
+    main()

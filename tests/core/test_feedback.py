@@ -1,0 +1,348 @@
+"""The autonomous controller against made-up training: no Keras, no model."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptlr._store import rebuild
+from adaptlr.controllers import Divergence, Feedback, Observation, Run
+from adaptlr.controllers.feedback.hold import Hold
+from adaptlr.controllers.feedback.progress import Gauge
+from adaptlr.controllers.feedback.search import Back, Known, Lower, Raised
+from adaptlr.monitor import Monitor
+
+CUSTOM = 0.001
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loss that falls with the logarithm of the progress, and rates that make none."""
+
+    best: float  # the rate that makes most progress
+    start: float = 2.3
+    floor: float = 0.0
+    stays: float = 0.0  # progress before the loss leaves its start
+    progress: float = 0.0
+    dead: bool = False  # NaN
+
+    def train(self, steps, rate):
+        if rate > 100.0 * self.best:
+            return replace(self, dead=True)
+        speed = rate / self.best / (1.0 + (rate / self.best) ** 2)
+        return replace(self, progress=self.progress + steps * speed)
+
+    @property
+    def loss(self):
+        gone = max(0.0, self.progress - self.stays)
+        fallen = self.start / (1.0 + 0.2 * math.log1p(gone)) ** 2
+        return math.nan if self.dead else max(self.floor, fallen)
+
+
+def drive(controller, run, model, *, longest=10_000, spoil=None):
+    """Carries out decisions as the loop does; returns the last state and (step, decision) pairs.
+
+    Args:
+        spoil: A step at which something makes NaN of the weights.
+    """
+    first = run.first_step
+    state, decision = controller.update(controller.init(run), Observation(first, 0))
+    trace, kept, aside, step = [(first, decision)], model, None, first
+    while step < (run.last_step or longest):
+        epoch_end = (step // run.steps_per_epoch + 1) * run.steps_per_epoch
+        due = min(decision.next_step or step + max(1, run.steps_per_epoch // 10), epoch_end)
+        model = model.train(due - step, decision.scale)
+        if spoil is not None and step < spoil <= due:
+            model = replace(model, dead=True)
+        step, end = due, due == epoch_end
+        loss = model.loss
+        seen = Observation(
+            step,
+            (step - 1) // run.steps_per_epoch,
+            end,
+            decision.scale,
+            loss,
+            loss if end else None,
+            loss if decision.measure and run.measurable and not end else None,
+        )
+        state, decision = controller.update(state, seen)
+        trace.append((step, decision))
+        for effect in decision.effects:
+            if effect == "set aside":
+                aside = model
+            elif effect == "snapshot":
+                kept = model
+            elif effect in ("restore", "restore earlier"):
+                model = kept
+            elif effect == "take back":
+                model = aside
+        if "stop" in decision.effects:
+            break
+    return state, trace
+
+
+def a_run(steps=1000, epochs=10, **more):
+    return Run(**{
+        "learning_rate": 0.02, "steps_per_epoch": steps // epochs, "epochs": epochs,
+        "measurable": True, "customary": CUSTOM, **more,
+    })  # fmt: skip
+
+
+def rules(trace):
+    return [d.rule for _, d in trace if d.rule != "hold"]
+
+
+def held(trace):
+    """The rate where the cool-down begins."""
+    return next(d.scale for _, d in trace if d.rule == "cool")
+
+
+@pytest.mark.parametrize("times", [1 / 4, 1, 4, 16, 64])
+@pytest.mark.parametrize("measurable", [True, False])
+def test_finds_the_rate_from_what_is_customary(times, measurable):
+    """Within what it is certain of: it neither goes below where it begins, nor far up in doubt."""
+    _, trace = drive(Feedback(), a_run(4000, measurable=measurable), Model(times * CUSTOM))
+    assert max(2.0, times) / 4 <= held(trace) / CUSTOM <= 4 * max(2.0, times)
+
+
+@pytest.mark.parametrize("start", [1e-8, 1e-3, 50.0])
+def test_the_optimizers_own_rate_plays_no_part(start):
+    traces = [drive(Feedback(), a_run(learning_rate=r), Model(0.01))[1] for r in (start, 0.02)]
+    assert traces[0] == traces[1]
+
+
+@pytest.mark.parametrize("steps", [1, 5, 40, 100, 150, 1000, 40_000, 400_000])
+def test_runs_of_any_length_search_hold_cool_and_end(steps):
+    epochs = 1 if steps < 40 else 10
+    _, trace = drive(Feedback(), a_run(steps, epochs), Model(0.01))
+    assert trace[0][1].rule == "begin"
+    assert all(0.0 < d.scale < 1.0 for _, d in trace)
+    if steps >= 40:
+        assert [rule for rule in rules(trace) if rule in ("cool", "stop")] == ["cool", "stop"]
+        assert held(trace) > 2 * CUSTOM
+    assert trace[-1][0] == steps
+
+
+def test_steps_that_are_undone_stay_within_their_share():
+    for best in (0.001, 0.01, 0.1):
+        _, trace = drive(Feedback(), a_run(4000), Model(best))
+        undone = 100 * sum(d.rule in ("back", "lower") for _, d in trace)
+        assert 0 < undone <= 0.12 * 4000 + 2 * 100
+
+
+def test_a_raise_that_is_better_goes_on_from_its_own_weights():
+    controller, run = Feedback(), a_run()
+    state = controller.init(run)
+    known = Known(2.3, moved=True)
+    phase = Raised(0.016, 0.008, _gauge(100, 125), 2.0, known)
+    state = replace(state, phase=phase)
+    state, back = controller.update(state, Observation(125, 1, loss=1.9, validation_loss=1.8))
+    assert (back.rule, back.scale) == ("back", 0.008)
+    assert back.effects == ("set aside", "restore")
+    assert isinstance(state.phase, Back)
+    better, up = controller.update(state, Observation(150, 1, loss=1.9, validation_loss=1.95))
+    assert (up.rule, up.scale, up.effects) == ("raise", 0.032, ("take back", "snapshot"))
+    assert better.phase.mark == 1.8
+    worse, keep = controller.update(state, Observation(150, 1, loss=1.9, validation_loss=1.7))
+    assert (keep.rule, keep.scale, keep.effects) == ("keep", 0.008, ())
+    assert isinstance(worse.phase, Hold)
+
+
+@pytest.mark.parametrize(("loss", "rate", "effects"), [
+    (1.9, 0.004, ()),  # it fell
+    (2.05, 0.004, ("restore",)),  # it rose by less
+    (2.3, 0.008, ("restore",)),
+])  # fmt: skip
+def test_where_no_rate_brings_anything_a_lower_one_is_tried(loss, rate, effects):
+    controller, known = Feedback(), Known(2.3, moved=True)
+    phase = Back(0.008, 0.016, 2.2, _gauge(100, 125), 2.0, known)
+    state = replace(controller.init(a_run()), phase=phase)
+    state, lower = controller.update(state, Observation(125, 1, loss=2.0, validation_loss=2.1))
+    assert (lower.rule, lower.scale, lower.effects) == ("lower", 0.004, ("restore",))
+    assert isinstance(state.phase, Lower)
+    _, keep = controller.update(state, Observation(150, 1, loss=2.0, validation_loss=loss))
+    assert (keep.rule, keep.scale, keep.effects) == ("keep", rate, effects)
+
+
+def _gauge(begin, until):
+    return Gauge(begin, until, (begin + until) // 2)
+
+
+def test_nothing_is_judged_before_the_loss_has_left_its_start():
+    model = Model(0.004, stays=150.0)
+    _, trace = drive(Feedback(), a_run(), model)
+    waiting = [d for _, d in trace if d.rule in ("raise", "wait") and "not left" in d.reason]
+    assert len(waiting) > 3
+    assert max(d.scale for d in waiting) <= 4 * CUSTOM
+    assert held(trace) >= 2 * CUSTOM
+
+
+def test_a_loss_that_never_moves_raises_the_rate_and_is_no_fault():
+    guard = Divergence(Feedback())
+    _, trace = drive(guard, a_run(), Model(1.0, stays=1e9))
+    assert "diverged" not in rules(trace)
+    assert max(d.scale for _, d in trace) > 4 * CUSTOM
+
+
+def test_a_raise_that_makes_nan_is_undone_by_itself():
+    guard = Divergence(Feedback())
+    _, trace = drive(guard, a_run(), Model(2e-5 * 4))  # dead at eight times the customary rate
+    assert "diverged" not in rules(trace)
+    assert "back" in rules(trace)
+    assert all(d.scale <= 8 * CUSTOM for _, d in trace)
+    assert rules(trace)[-1] == "stop"
+
+
+def test_the_guard_sees_to_nan_in_a_hold():
+    guard = Divergence(Feedback())
+    _, trace = drive(guard, a_run(), Model(0.01), spoil=600)
+    assert rules(trace).count("diverged") == 1
+
+
+def test_a_plateau_cuts_twice_and_then_ends():
+    _, trace = drive(Feedback(), a_run(4000, 40), Model(0.01, floor=1.2))
+    after = [rule for rule in rules(trace) if rule in ("cut", "cool", "stop")]
+    assert after == ["cut", "cut", "cool", "stop"]
+    cuts = [d for _, d in trace if d.rule == "cut"]
+    assert cuts[1].scale == pytest.approx(cuts[0].scale / 3)
+    assert "has not improved" in cuts[0].reason
+    assert trace[-1][0] < 4000
+
+
+@pytest.mark.parametrize("epochs", [10, 50])
+def test_a_plateau_of_short_epochs_takes_more_of_them(epochs):
+    state = Feedback().init(a_run(1000, epochs))
+    assert Hold(0.1, 0)._patience(Feedback(), state) == {10: 3, 50: 3}[epochs]
+    assert Hold(0.1, 0)._patience(Feedback(), Feedback().init(a_run(1000, 200))) == 10
+
+
+def test_an_unknown_horizon_looks_up_ever_less_and_ends_by_the_plateau():
+    run = replace(a_run(10_000, 100), epochs=None)
+    _, trace = drive(Feedback(), run, Model(0.01, floor=1.1), longest=50_000)
+    assert rules(trace)[-1] == "stop"
+    assert trace[-1][0] < 50_000
+
+
+@pytest.mark.parametrize("accumulation", [1, 8])
+def test_updates_count_and_not_steps(accumulation):
+    limits = Feedback().init(a_run(400, accumulation=accumulation)).limits
+    assert limits.segment == {1: 10, 8: 56}[accumulation]
+    assert limits.segment % accumulation == 0
+
+
+@pytest.mark.parametrize(("momentum", "segment"), [(0.0, 10), (0.9, 10), (0.95, 20)])
+def test_a_segment_outlasts_what_momentum_remembers(momentum, segment):
+    assert Feedback().init(a_run(200, optimizer_momentum=momentum)).limits.segment == segment
+
+
+def test_an_unknown_class_gets_a_rate_from_a_ramp():
+    run = a_run(customary=None)
+    _, trace = drive(Feedback(), run, Model(0.01))
+    assert rules(trace)[:2] == ["probe", "settle"]
+    settle = next(d for _, d in trace if d.rule == "settle")
+    assert settle.curve is not None
+    assert settle.restores
+    assert all(d.rate_is != "experiment" for _, d in trace if d.rule == "settle")
+
+
+def test_the_ramp_is_an_experiment_with_a_control_point_at_each_step():
+    _, trace = drive(Feedback(), a_run(customary=None), Model(0.01))
+    ramp = [(step, d) for step, d in trace if d.rate_is == "experiment"]
+    assert "snapshot" in ramp[0][1].effects
+    assert [step for step, _ in ramp] == list(range(len(ramp)))
+    assert len(ramp) <= 51
+    assert [d.scale for _, d in ramp] == sorted(d.scale for _, d in ramp)
+
+
+def test_a_ramp_without_a_loss_ends_at_once_at_the_own_rate():
+    controller, run = Feedback(), a_run(customary=None)
+    state, _ = controller.update(controller.init(run), Observation(0, 0))
+    state, decision = controller.update(state, Observation(1, 0, learning_rate=1e-6))
+    assert (decision.rule, decision.scale) == ("unprobed", 0.02)
+    assert decision.effects == ("restore", "restart average")
+    assert isinstance(state.phase, Hold)
+
+
+def test_an_unknown_class_in_a_short_run_keeps_its_own_rate():
+    _, trace = drive(Feedback(), a_run(100, customary=None), Model(0.01))
+    assert trace[0][1].rule == "unprobed"
+    assert held(trace) == 0.02
+
+
+def test_no_loss_at_all_holds_what_is_customary():
+    controller, run = Feedback(), a_run(measurable=False)
+    state, decision = controller.update(controller.init(run), Observation(0, 0))
+    step = 0
+    while not isinstance(state.phase, Hold):
+        step = decision.next_step
+        state, decision = controller.update(state, Observation(step, 0))
+    assert decision.rule == "unseen"
+    assert decision.scale == 2 * CUSTOM
+
+
+def test_the_warm_up_is_a_straight_line():
+    _, trace = drive(Feedback(), a_run(), Model(0.01))
+    for step, decision in trace:
+        if step < 20:
+            assert decision.scale == pytest.approx(2 * CUSTOM * (step + 1) / 21)
+
+
+def test_cooling_is_a_straight_line_to_zero_over_the_last_quarter():
+    _, trace = drive(Feedback(), a_run(), Model(0.01))
+    begin, rate = next((s, d.scale) for s, d in trace if d.rule == "cool")
+    assert 740 <= begin <= 760
+    for step, decision in trace:
+        assert (decision.rate_is == "passing") == (step < 20 or step >= begin)
+        if begin < step < 1000:
+            assert decision.scale == pytest.approx(rate * (1000 - step) / (1000 - begin))
+
+
+def test_trials_do_not_replace_what_they_may_go_back_to():
+    _, trace = drive(Feedback(), a_run(), Model(0.03))
+    for (_, before), (_, now) in itertools.pairwise(trace):
+        if before.rate_is == "trial" and now.rate_is == "trial" and now.rule == "hold":
+            assert "snapshot" not in now.effects
+
+
+def test_a_later_record_within_noise_counts_as_best():
+    controller = Feedback(Monitor("val_accuracy", mode="max", threshold="noise", min_delta=0.5))
+    state = replace(controller.init(a_run()), phase=Hold(0.01, 0))
+    best = []
+    for epoch, value in enumerate([0.5, 0.9, 0.9, 0.7]):
+        seen = Observation(100 * epoch + 100, epoch, True, 0.01, 1.0, value)
+        state, decision = controller.update(state, seen)
+        best.append("keep best" in decision.effects)
+    assert best == [True, True, True, False]
+
+
+@given(st.integers(1, 2000), st.integers(1, 30), st.floats(1e-6, 10.0), st.booleans())
+@settings(max_examples=60)
+def test_any_run_ends_at_its_last_step_with_a_state_that_json_holds(
+    steps, epochs, best, measurable
+):
+    run = a_run(steps * epochs, epochs, measurable=measurable)
+    state, trace = drive(Divergence(Feedback()), run, Model(best))
+    assert trace[-1][0] <= run.last_step
+    assert all(math.isfinite(d.scale) and d.scale > 0.0 for _, d in trace)
+    saved = json.loads(json.dumps(dataclasses.asdict(state), allow_nan=False))
+    assert rebuild(state, saved) == state
+
+
+@pytest.mark.parametrize("epochs", [10, None])
+def test_a_run_that_continues_another_decides_as_if_it_were_the_first(epochs):
+    run = Run(0.02, 400, epochs, measurable=True, customary=CUSTOM)
+    later = replace(run, first_step=2800, epochs=epochs and epochs + 7)
+    _, first = drive(Feedback(), run, Model(0.01, floor=1.2), longest=8000)
+    _, second = drive(Feedback(), later, Model(0.01, floor=1.2), longest=10_800)
+    assert any(d.rule == "cool" for _, d in first)
+    assert second == [
+        (step + 2800, replace(d, next_step=d.next_step and d.next_step + 2800))
+        for step, d in first
+    ]
