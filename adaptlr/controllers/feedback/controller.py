@@ -10,7 +10,7 @@ from adaptlr.controllers.base import Decision, Observation, Run
 from adaptlr.controllers.feedback.hold import Cool, Hold
 from adaptlr.controllers.feedback.probe import Probe, Start
 from adaptlr.controllers.feedback.progress import Limits, Progress
-from adaptlr.controllers.feedback.search import Back, First, Look, Lower, Raised
+from adaptlr.controllers.feedback.search import Back, First, Look, Lower, Raised, look_up
 from adaptlr.controllers.feedback.start import Warm
 from adaptlr.monitor import Monitor, noise, require_monitor
 
@@ -205,6 +205,12 @@ class Feedback:
         return state, replace(
             decision, phase="trial" if isinstance(phase, _TRIALS) else phase.kind
         )
+
+    def look_up(
+        self, state: FeedbackState, hold: Hold, step: int
+    ) -> tuple[FeedbackState, Decision]:
+        """Begins one more search; a hold does not know of searches, which end in one."""
+        return look_up(state, hold, step)
 
     def held(self, state: FeedbackState) -> float | None:
         """The rate that it settled on so far, or None before that."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from adaptlr.controllers.base import Decision, Observation
-from adaptlr.controllers.feedback.progress import Gauge
 
 if TYPE_CHECKING:
     from adaptlr.controllers.feedback.controller import Feedback, FeedbackState
@@ -37,7 +36,7 @@ class Hold:
         if state.progress.wait >= self._patience(settings, state):
             return self._stalled(settings, state, step)
         if self._look_is_due(settings, state, seen):
-            return self._look(settings, state, step)
+            return settings.look_up(state, self, step)
         return state, Decision(self.rate)
 
     def _patience(self, settings: Feedback, state: FeedbackState) -> int:
@@ -83,18 +82,6 @@ class Hold:
         if limits.last_step is None:  # after as long a time as everything before
             return step - self.since >= max(self.since - limits.first_step, limits.segment)
         return limits.share(step) >= settings.look_at[self.looks]
-
-    def _look(
-        self, settings: Feedback, state: FeedbackState, step: int
-    ) -> tuple[FeedbackState, Decision]:
-        from adaptlr.controllers.feedback.search import Known, Look
-
-        known = Known(0.0, moved=True, wasted=self.wasted, looks=self.looks + 1)
-        # What can be measured is measured at once, a training loss over a segment.
-        steps = 1 if state.limits.measurable else state.limits.segment
-        phase = Look(self.rate, Gauge(step, step + steps, step), known)
-        decision = Decision(self.rate, next_step=step + 1, measure=steps == 1)
-        return replace(state, phase=phase), decision
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from adaptlr.monitor import finite, spread
 if TYPE_CHECKING:
     from adaptlr.controllers.feedback.controller import Feedback, FeedbackState
 
-__all__ = ["Back", "First", "Known", "Look", "Lower", "Raised"]
+__all__ = ["Back", "First", "Known", "Look", "Lower", "Raised", "look_up"]
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,16 @@ class Lower:
             return _hold(state, seen, self.rate, known, "keep", found)
         rate = self.rate if loss < rival else self.higher
         return _hold(state, seen, rate, known, "keep", found, "restore")
+
+
+def look_up(state: FeedbackState, hold: Hold, step: int) -> tuple[FeedbackState, Decision]:
+    """Begins one more search from a rate that is held."""
+    known = Known(0.0, moved=True, wasted=hold.wasted, looks=hold.looks + 1)
+    # What can be measured is measured at once, a training loss over a segment.
+    steps = 1 if state.limits.measurable else state.limits.segment
+    phase = Look(hold.rate, Gauge(step, step + steps, step), known)
+    decision = Decision(hold.rate, next_step=step + 1, measure=steps == 1)
+    return replace(state, phase=phase), decision
 
 
 def _found(loss: float, mark: float) -> str:
