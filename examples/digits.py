@@ -96,8 +96,7 @@ def run(method, seed, options):
     model = common.compiled(common.network(width=options.width), method.rate)
     log = adaptlr.writers.MemoryWriter()
     folder = common.log_dir(options, method.folder, seed)
-    more = {"validation_data": splits[1]} if method.callback.func is adaptlr.AutoLR else {}
-    callback = method.callback(log_dir=folder, writers=[log], **more)
+    callback = method.callback(log_dir=folder, writers=[log])
     common.fit(model, splits, options.epochs, callback, common.ProgressBar(method.title))
     settled = getattr(callback, "learning_rate", None)
     return Result(

@@ -35,33 +35,33 @@ NAMED = 10  # files that were left out and are named; the rest are counted
 RATE, HIGH = 0.001, 0.01
 
 
-def none(epoch_steps, epochs, validation, **log):
+def none(epoch_steps, epochs, **log):
     """Plain Keras at the standard rate: nothing is logged."""
 
 
-def auto(epoch_steps, epochs, validation, **log):
-    return adaptlr.AutoLR(validation_data=validation, **log)
+def auto(epoch_steps, epochs, **log):
+    return adaptlr.AutoLR(**log)
 
 
-def plateau(epoch_steps, epochs, validation, **log):
+def plateau(epoch_steps, epochs, **log):
     return adaptlr.PlateauLR(factor=0.3, patience=2, **log)
 
 
-def cyclical(epoch_steps, epochs, validation, **log):
+def cyclical(epoch_steps, epochs, **log):
     half = 2 * epoch_steps  # two epochs up, two down, as Smith advises
     return adaptlr.CyclicalLR(RATE / 3, HIGH, half, mode="triangular2", **log)
 
 
-def onecycle(epoch_steps, epochs, validation, **log):
+def onecycle(epoch_steps, epochs, **log):
     return adaptlr.OneCycleLR(HIGH, **log)
 
 
-def schedule(epoch_steps, epochs, validation, **log):
+def schedule(epoch_steps, epochs, **log):
     cosine = Cosine(HIGH, epoch_steps * epochs)
     return adaptlr.ScheduleLR(Warmup(cosine, warmup_steps=epoch_steps), **log)
 
 
-def finder(epoch_steps, epochs, validation, **log):
+def finder(epoch_steps, epochs, **log):
     """The finder is run before `fit`; what it suggests is held."""
     return adaptlr.LRFinder(**log)
 
@@ -172,9 +172,7 @@ def run(name, data, seed, options):
     model = build(splits[0][0], classes, options.width, HIGH if name == "plateau" else RATE)
     log = adaptlr.writers.MemoryWriter()
     folder = common.log_dir(options, name, seed)
-    callback = CALLBACKS[name](
-        len(train), options.epochs, validation, log_dir=folder, writers=[log]
-    )
+    callback = CALLBACKS[name](len(train), options.epochs, log_dir=folder, writers=[log])
     searched = 0
     if name == "finder":
         callback.find(model, train)

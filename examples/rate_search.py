@@ -62,7 +62,7 @@ def standard(splits, seed, options):
 
 def autolr(splits, seed, options):
     folder = common.log_dir(options, "autolr", seed)
-    return once(splits, seed, options, adaptlr.AutoLR(splits[1], log_dir=folder))
+    return once(splits, seed, options, adaptlr.AutoLR(log_dir=folder))
 
 
 def with_optuna(splits, seed, options):

@@ -105,7 +105,7 @@ def pretrained_base(splits, seed, options):
     base = small_base(shape, options.width)
     model = classifier(base, 1 + int(splits[0][1].max()), Method("pre-training", auto=True))
     folder = common.log_dir(options, "pretraining", seed)
-    common.fit(model, splits, PRETRAINING, adaptlr.AutoLR(splits[1], log_dir=folder))
+    common.fit(model, splits, PRETRAINING, adaptlr.AutoLR(log_dir=folder))
     return lambda: small_base(shape, options.width), base.get_weights()
 
 
@@ -120,7 +120,7 @@ def run(method, make_base, weights, splits, seed, options):
     model = classifier(base, 1 + int(splits[0][1].max()), method)
     folder = common.log_dir(options, method.title.replace(", ", "_").replace(" ", "_"), seed)
     held = adaptlr.ScheduleLR(Constant(RATE), log_dir=folder)
-    callback = adaptlr.AutoLR(splits[1], log_dir=folder) if method.auto else held
+    callback = adaptlr.AutoLR(log_dir=folder) if method.auto else held
     common.fit(model, splits, options.epochs, callback, batch=BATCH)
     rate = callback.learning_rate if method.auto else RATE
     return (*(common.accuracy(model, part) for part in splits[1:]), rate)
