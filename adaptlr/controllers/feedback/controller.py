@@ -10,7 +10,7 @@ from adaptlr.controllers.base import Decision, Observation, Run
 from adaptlr.controllers.feedback.hold import Cool, Hold
 from adaptlr.controllers.feedback.probe import Probe, Start
 from adaptlr.controllers.feedback.progress import Limits, Progress
-from adaptlr.controllers.feedback.search import Back, First, Look, Lower, Raised
+from adaptlr.controllers.feedback.search import Back, First, Look, Lower, Raised, look_up
 from adaptlr.controllers.feedback.start import Warm
 from adaptlr.monitor import Monitor, noise, require_monitor
 
@@ -192,7 +192,11 @@ class Feedback:
         before = state.progress.monitor
         progress = state.progress.watch(self.monitor, self.least_gain, observation)
         state = replace(state, progress=progress)
-        state, decision = state.phase.update(self, state, observation)
+        step, phase = observation.step, state.phase
+        if isinstance(phase, Hold) and phase.look_is_due(self, state, step):
+            state, decision = look_up(state, phase, step)
+        else:
+            state, decision = phase.update(self, state, observation)
         if _among_the_best(before.record, progress, observation):
             decision = decision.also("keep best")
             # A trial may go back to before itself, whatever has improved since.
