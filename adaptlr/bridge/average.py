@@ -75,6 +75,11 @@ class RunningAverage:
         """Remembers the present average by a name."""
         self._places[place] = self.age, to_host(self._cells.arrays)
 
+    def rename_mark(self, old: str, new: str) -> None:
+        """Remembers by another name what was remembered by this one, if anything was."""
+        if old in self._places:
+            self._places[new] = self._places.pop(old)
+
     def go_back(self, place: str, step: int) -> None:
         """Makes the average what it was there; if there is no such place, starts anew."""
         if place not in self._places:

@@ -85,6 +85,8 @@ class Effects:
         elif not self._snapshots.keep(self._model, untrained=step == self._first_step):
             return False
         if self.average is not None:
+            if effect == "snapshot":
+                self.average.rename_mark("snapshot", "earlier")
             self.average.mark(effect)
         return True
 
@@ -93,7 +95,8 @@ class Effects:
             done, place = self._snapshots.take_back(), "set aside"
         else:
             earlier = effect == "restore earlier"
-            done, place = self._snapshots.restore(earlier=earlier), "snapshot"
+            place = "earlier" if earlier else "snapshot"
+            done = self._snapshots.restore(earlier=earlier)
         if done:
             # The sums behind the epoch's metrics hold what was undone, NaN included.
             self._model.reset_metrics()

@@ -140,7 +140,7 @@ def test_a_bad_argument_is_refused_by_its_own_name(kind, given, name, value):
         (Monitor, {"smoothing": 1.0}, "a number of at least 0 and below 1"),
         (adaptlr.LRFinder, {"divergence": 1.0}, "a number above 1"),
         (RangeTest, {"divergence": 1.0}, "a number above 1"),
-        (Feedback, {"margin": 0.5}, "a number of at least 1"),
+        (Feedback, {"usual": 0.5}, "a number of at least 1"),
         (adaptlr.PlateauLR, {"patience": -1}, "an integer of at least 0"),
         (Divergence, {"inner": Plateau(), "max_restores": 0}, "an integer of at least 1"),
         (Cyclical, {"base_lr": 0.1, "max_lr": 1.0, "step_size": 0}, "an integer of at least 1"),

@@ -192,7 +192,11 @@ class Feedback:
         before = state.progress.monitor
         progress = state.progress.watch(self.monitor, self.least_gain, observation)
         state = replace(state, progress=progress)
-        state, decision = state.phase.update(self, state, observation)
+        step, phase = observation.step, state.phase
+        if isinstance(phase, Hold) and phase.look_is_due(self, state, step):
+            state, decision = look_up(state, phase, step)
+        else:
+            state, decision = phase.update(self, state, observation)
         if _among_the_best(before.record, progress, observation):
             decision = decision.also("keep best")
             # A trial may go back to before itself, whatever has improved since.
@@ -205,12 +209,6 @@ class Feedback:
         return state, replace(
             decision, phase="trial" if isinstance(phase, _TRIALS) else phase.kind
         )
-
-    def look_up(
-        self, state: FeedbackState, hold: Hold, step: int
-    ) -> tuple[FeedbackState, Decision]:
-        """Begins one more search; a hold does not know of searches, which end in one."""
-        return look_up(state, hold, step)
 
     def held(self, state: FeedbackState) -> float | None:
         """The rate that it settled on so far, or None before that."""

@@ -27,7 +27,7 @@ class Hold:
     def update(
         self, settings: Feedback, state: FeedbackState, seen: Observation
     ) -> tuple[FeedbackState, Decision]:
-        """Cools near the end of the run, cuts at a plateau, looks up after a long time."""
+        """Cools near the end of the run, and cuts at a plateau."""
         step, limits = seen.step, state.limits
         last = limits.last_step
         if last is not None and last - step <= settings.cool_share * limits.total(step):
@@ -35,8 +35,6 @@ class Hold:
             return self._cool(state, step, last - step, reason)
         if state.progress.wait >= self._patience(settings, state):
             return self._stalled(settings, state, step)
-        if self._look_is_due(settings, state, seen):
-            return settings.look_up(state, self, step)
         return state, Decision(self.rate)
 
     def _patience(self, settings: Feedback, state: FeedbackState) -> int:
@@ -73,15 +71,18 @@ class Hold:
         decision = Decision(self.rate, "cool", reason, phase.next_step(step))
         return replace(state, phase=phase), decision
 
-    def _look_is_due(self, settings: Feedback, state: FeedbackState, seen: Observation) -> bool:
-        limits, step = state.limits, seen.step
+    def look_is_due(self, settings: Feedback, state: FeedbackState, step: int) -> bool:
+        """Whether the rate was held for so long that a higher one may have become better."""
+        limits = state.limits
+        if state.progress.wait >= self._patience(settings, state):
+            return False
         if self.cuts or self.looks >= len(settings.look_at) or not limits.customary:
             return False
         if self.wasted > settings.waste_share * limits.total(step):
             return False
         if limits.last_step is None:  # after as long a time as everything before
             return step - self.since >= max(self.since - limits.first_step, limits.segment)
-        return limits.share(step) >= settings.look_at[self.looks]
+        return settings.look_at[self.looks] <= limits.share(step) <= settings.search_share
 
 
 @dataclass(frozen=True)

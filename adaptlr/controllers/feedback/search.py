@@ -27,6 +27,7 @@ class Known:
     ceiling: float | None = None  # a rate at which the loss rose at once
     wasted: int = 0  # steps that were undone
     looks: int = 0  # later searches; 0 is the first one
+    taken: bool = False  # the last raise was kept; the weights before it are the earlier snapshot
 
     def too_high(self, rate: float) -> bool:
         """Whether a rate is known to be."""
@@ -166,6 +167,7 @@ class Back:
         found = f"{_found(loss, self.mark)}, where {self.higher:.3g} led to {rival:.5g}"
         gain, its = self.mark - loss, self.mark - rival
         if its > max(self._required(settings, state, gain), self._chance(settings)):
+            known = replace(known, taken=True)
             return _raise(settings, state, seen, self.higher, rival, known, found, "take back")
         if gain > 0.0:
             return _hold(state, seen, self.rate, known, "keep", found)
@@ -173,6 +175,9 @@ class Back:
             rate = self.rate if its > 0.0 else self.rate / settings.factor
             return _hold(state, seen, rate, known, "keep" if its > 0.0 else "lower", found)
         rate = self.rate / settings.factor
+        if known.taken:  # which was for a moment only
+            found = f"{found}; neither is lower, so that the raise before is undone as well"
+            return _hold(state, seen, rate, known, "undo", found, "restore earlier")
         other = loss if finite(loss) else None
         phase = Lower(rate, self.rate, other, _gauge(state, seen.step), self.mark, known)
         reason = f"{found}; neither is lower, so that {rate:.3g} is tried from there"
@@ -225,7 +230,7 @@ class Lower:
 
 
 def look_up(state: FeedbackState, hold: Hold, step: int) -> tuple[FeedbackState, Decision]:
-    """Begins one more search from a rate that is held."""
+    """Begins another search from a rate that is held."""
     known = Known(0.0, moved=True, wasted=hold.wasted, looks=hold.looks + 1)
     # What can be measured is measured at once, a training loss over a segment.
     steps = 1 if state.limits.measurable else state.limits.segment

@@ -9,6 +9,7 @@ from adaptlr.controllers.base import Decision, Observation
 from adaptlr.controllers.feedback.hold import Hold
 from adaptlr.controllers.feedback.progress import Gauge
 from adaptlr.controllers.feedback.search import First, Known
+from adaptlr.monitor import finite
 
 if TYPE_CHECKING:
     from adaptlr.controllers.feedback.controller import Feedback, FeedbackState
@@ -30,11 +31,13 @@ class Warm:
     ) -> tuple[FeedbackState, Decision]:
         """Raises the rate; at its end comes the first segment of the search."""
         limits, step = state.limits, seen.step
-        left = self.begin + limits.warm_steps - step
+        left = min(self.begin + limits.warm_steps - step, limits.warm_steps)
         start = self.start if self.start is not None else seen.validation_loss
         # Nothing is measured where an epoch ends; epochs of one step end everywhere.
         if start is None and (not limits.measurable or (seen.epoch_end and left < 0)):
             start = seen.loss
+        if start is not None and not finite(start):
+            start = None
         if left > 0 or (start is None and seen.epoch_end and left == 0):
             scale = self.rate * (1.0 - left / (limits.warm_steps + 1))
             wait = 1 if start is None else max(1, min(left, limits.warm_steps // 50))
