@@ -48,9 +48,10 @@ test-core: $(VENV)/.dev  ## run the tests that need no Keras
 	@$(BIN)/python $(PYTEST) tests/core
 
 test-all: $(VENV)/.dev $(VENV)/.backends  ## run the tests on TensorFlow, JAX and PyTorch
-	@echo "test-all: every test on $(BACKENDS), a process each, 5 to 11 minutes a backend"
+	@echo "test-all: the tests of fits on $(BACKENDS), a process each, 5 to 11 minutes a backend"
 	@set -e; for backend in $(BACKENDS); do \
-		echo "test-all: $$backend"; KERAS_BACKEND=$$backend $(BIN)/python $(PYTEST); done
+		echo "test-all: $$backend"; KERAS_BACKEND=$$backend $(BIN)/python $(PYTEST) tests/fit; done
+	@$(MAKE) --no-print-directory test-core
 
 test-oldest:  ## run the quick tests with the oldest packages that are supported
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then \
