@@ -171,6 +171,15 @@ def test_where_no_rate_brings_anything_a_lower_one_is_tried(loss, rate, effects)
     assert (keep.rule, keep.scale, keep.effects) == ("keep", rate, effects)
 
 
+def test_a_raise_after_which_neither_rate_brings_anything_is_undone_as_well():
+    controller, known = Feedback(), Known(2.3, moved=True, taken=True)
+    phase = Back(0.008, 0.016, 2.2, _gauge(100, 125), 2.0, known)
+    state = replace(controller.init(a_run()), phase=phase)
+    state, undo = controller.update(state, Observation(125, 1, loss=2.0, validation_loss=2.1))
+    assert (undo.rule, undo.scale, undo.effects) == ("undo", 0.004, ("restore earlier",))
+    assert isinstance(state.phase, Hold)
+
+
 def _gauge(begin, until):
     return Gauge(begin, until, (begin + until) // 2)
 

@@ -120,9 +120,12 @@ class TestDivergence:
 
 
 class TestChance:
-    def test_a_loss_that_stays_at_its_start_is_restored_and_cut(self):
-        decisions = trace(Divergence(Constant(), factor=0.5), [2.4, *[2.303] * 20])
-        assert rules(decisions) == [(20, "diverged")]
+    def test_a_loss_that_never_left_its_start_may_want_a_higher_rate(self):
+        assert rules(trace(Divergence(Constant()), [2.4, *[2.303] * 100])) == []
+
+    def test_a_loss_that_falls_back_to_its_start_is_restored_and_cut(self):
+        decisions = trace(Divergence(Constant(), factor=0.5), [2.4, 1.0, *[2.303] * 20])
+        assert rules(decisions) == [(21, "diverged")]
         assert decisions[-1].restores
         assert "has stayed at 2.303 for 20 control points" in decisions[-1].reason
 
@@ -132,22 +135,23 @@ class TestChance:
         state, _ = guard.update(state, Observation(0, 0))
         found = []
         for step in range(1, 500):
-            state, decision = guard.update(state, Observation(step, 0, loss=2.3))
+            loss = 1.0 if step == 2 else 2.3
+            state, decision = guard.update(state, Observation(step, 0, loss=loss))
             found += [step] if decision.rule == "diverged" else []
-        assert found == [381]  # the twentieth, twenty steps apart, from the first on
+        assert found == [383]  # the twentieth, twenty steps apart, from the third on
 
     def test_so_is_one_that_went_back_there(self):
         decisions = trace(Divergence(Constant()), [2.4, 1.0, 0.5, 9.0, *[2.303] * 20])
         assert rules(decisions) == [(23, "diverged")]
 
     def test_two_cuts_that_do_not_help_are_taken_back_and_training_is_not_ended(self):
-        decisions = trace(Divergence(Constant(), factor=0.5), [2.4, *[2.303] * 200])
-        assert rules(decisions) == [(20, "diverged"), (40, "diverged"), (70, "released")]
+        decisions = trace(Divergence(Constant(), factor=0.5), [2.4, 1.0, *[2.303] * 200])
+        assert rules(decisions) == [(21, "diverged"), (41, "diverged"), (71, "released")]
         assert decisions[-1].scale == 1.0
         assert not any(("stop" in d.effects) for d in decisions)
 
     def test_no_snapshot_is_taken_there(self):
-        decisions = trace(Divergence(Constant()), [2.4, *[2.303] * 18])
+        decisions = trace(Divergence(Constant()), [2.4, 1.0, *[2.303] * 18])
         assert not any(("snapshot" in d.effects) for d in decisions)
 
     @pytest.mark.parametrize(
