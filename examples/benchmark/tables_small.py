@@ -1,7 +1,6 @@
-"""Makes the tables of the small jobs in docs/benchmarks.md from their result lines.
+"""Prints the tables of the small jobs, losers first; `tables.py` writes them into the page.
 
-python examples/benchmark/tables_small.py           # prints every job, losers first
-python examples/benchmark/tables_small.py --write   # and writes docs/benchmarks.md
+python examples/benchmark/tables_small.py
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from page import PAGE, fill, markdown
+from page import markdown
 from run import read_lines
 from run_small import FACTORS, LINES
 from small import JOBS, Job
@@ -180,13 +179,9 @@ def sections(lines: Sequence[Line]) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lines", type=Path, default=LINES)
-    parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--write", action="store_true", help="write the page as well")
     options = parser.parse_args()
     texts = sections(read_lines(options.lines))
     print("\n\n".join(f"{name}\n\n{text}" for name, text in texts.items()))
-    if options.write:
-        options.page.write_text(fill(options.page.read_text(), texts))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,8 @@ def page(tmp_path_factory):
             callbacks=[callback],
             verbose=0,
         )
+    finder = adaptlr.LRFinder(num_steps=30, log_dir=folder / "finder")
+    finder.find(classifier(keras.optimizers.Adam(0.01)), x, y, batch_size=16, verbose=0)
     page = Page(folder, folder / "server.log")
     try:
         page.decisions = auto.decisions
@@ -133,8 +135,8 @@ def test_rate_and_loss_stand_side_by_side_in_the_custom_layout(page):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("matplotlib"), reason="draws with matplotlib")
-def test_the_curve_of_the_probe_is_an_image(page):
-    (image,) = page.get("plugin/images/images?run=auto&tag=range_test&sample=0")
+def test_the_curve_of_a_range_test_is_an_image(page):
+    (image,) = page.get("plugin/images/images?run=finder&tag=range_test&sample=0")
     address = f"{page.url}data/plugin/images/individualImage?{image['query']}"
     with urllib.request.urlopen(address, timeout=10) as answer:
         assert answer.read(4) == b"\x89PNG"
