@@ -98,7 +98,7 @@ def page(tmp_path_factory):
 
 def test_both_runs_have_scalars_that_line_up(page):
     tags = page.get("plugin/scalars/tags")
-    assert set(tags) == {"auto", "plateau"}
+    assert set(tags) == {"auto", "plateau", "finder"}
     noise = {"noise/averaged", "noise/raw", "noise/gap"}
     assert set(tags["auto"]) == {*tags["plateau"], "phase", *noise}
 
@@ -155,7 +155,8 @@ def test_runs_compare_by_hyperparameters_and_final_metrics(page):
     }
     groups = page.get("plugin/hparams/session_groups", body)["sessionGroups"]
     by_callback = {group["hparams"]["callback"]: group for group in groups}
-    assert set(by_callback) == {"AutoLR", "PlateauLR"}
+    assert set(by_callback) == {"AutoLR", "PlateauLR", "LRFinder"}
     assert by_callback["PlateauLR"]["hparams"]["batch_size"] == 16
-    metrics = {value["name"]["tag"]: value["value"] for value in groups[0]["metricValues"]}
+    values = by_callback["AutoLR"]["metricValues"]
+    metrics = {value["name"]["tag"]: value["value"] for value in values}
     assert 0.0 < metrics["epoch/val_loss"] < 1.0
