@@ -1,6 +1,6 @@
 """Closed loop: `(state, observation) -> (state, decision)`, pure and replayable."""
 
-from adaptlr.controllers.base import Controller, Decision, Effect, Observation, Run
+from adaptlr.controllers.base import Controller, Decision, Observation, Run
 from adaptlr.controllers.constant import Constant, ConstantState
 from adaptlr.controllers.feedback import Feedback, FeedbackState
 from adaptlr.controllers.guard import Divergence, DivergenceState
@@ -14,7 +14,6 @@ __all__ = [
     "Decision",
     "Divergence",
     "DivergenceState",
-    "Effect",
     "Feedback",
     "FeedbackState",
     "Observation",

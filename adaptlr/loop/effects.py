@@ -6,7 +6,8 @@ from typing import Any
 
 from adaptlr.bridge.average import RunningAverage
 from adaptlr.bridge.snapshots import Snapshots
-from adaptlr.controllers import Decision, Effect
+from adaptlr.controllers import Decision
+from adaptlr.controllers.base import Effect
 
 __all__ = ["Effects"]
 
