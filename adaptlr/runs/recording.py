@@ -237,10 +237,12 @@ def _from_folder(folder: Path) -> MemoryWriter:
         return _from_events(own)
     if not files["train"]:
         runs = sorted({str(file.parent) for file in folder.rglob("*.tfevents.*")})
-        hint = f"; name one of {', '.join(runs)}" if runs else ""
-        raise ValueError(
-            f"there are no event files in the folder itself{hint}. Received: {folder}"
-        )
+        if runs:
+            raise ValueError(
+                f"the folder holds {len(runs)} run{'s' * (len(runs) > 1)}; name one of "
+                f"{', '.join(runs)}. Received: {folder}"
+            )
+        raise ValueError(f"there are no event files in the folder. Received: {folder}")
     epochs: dict[int, dict[str, float]] = {}
     for prefix, name in (("", "train"), ("val_", "validation")):
         for event in _events(files[name]):

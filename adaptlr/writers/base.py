@@ -122,6 +122,12 @@ class Writer(Protocol):
 class MemoryWriter:
     """Keeps everything in lists: the shipped stand-in for tests and notebooks.
 
+    Attributes:
+        run: The description.
+        scalars: What was written at which step.
+        decisions: Every decision.
+        fits: How many times a `fit` began to write here, also if nothing of it is left.
+
     Example:
         >>> writer = MemoryWriter()
         >>> writer.write_scalars(3, {"learning_rate": 0.1})
@@ -133,6 +139,7 @@ class MemoryWriter:
         self.run: dict[str, Any] = {}
         self.scalars: list[tuple[int, dict[str, float]]] = []
         self.decisions: list[Record] = []
+        self.fits = 0
         self._begun: list[Session] = []  # without scalars yet: those from `first` on
 
     def write_run(self, step: int, description: Mapping[str, Any]) -> None:
@@ -149,6 +156,7 @@ class MemoryWriter:
         """Appends to `decisions`."""
         self.decisions.append(record)
         if record.rule == "start":  # what a callback writes first of all
+            self.fits += 1
             self._begun.append(Session(len(self.scalars), record.epoch))
 
     def series(self, tag: str) -> list[tuple[int, float]]:
