@@ -6,6 +6,8 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import wraps
+from types import MethodType
 from typing import Any
 
 import keras
@@ -33,6 +35,29 @@ _NOT_COMPARED = ("validation_data", "log_dir", "writers", "verbose", "backup_dir
 _FORGET = "Configure the callback as it was, or call adaptlr.bridge.carried_state.forget(model)."
 # Attributes that are bound to one fit or one model, and no part of a copy.
 _BOUND = ("_model", "params", "_loop", "_unguard", "_backup", "_carried", "_rate", "_identity")
+
+
+class _of_an_instance:  # noqa: N801
+    """Names the mend where the class itself is listed, on which Keras calls this method first."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+
+    def __get__(self, instance: Any, owner: type) -> Callable[..., Any]:
+        if instance is not None:
+            return MethodType(self._method, instance)
+
+        @wraps(self._method)
+        def method(*arguments: Any) -> Any:
+            if not (arguments and isinstance(arguments[0], LearningRateCallback)):
+                raise TypeError(
+                    f"fit(callbacks=...) must list instances, not classes: write "
+                    f"{owner.__name__}(...) instead of {owner.__name__}. "
+                    f"Received: callbacks=[{owner.__name__}]"
+                )
+            return self._method(*arguments)
+
+        return method
 
 
 class LearningRateCallback(keras.callbacks.Callback):
@@ -123,6 +148,7 @@ class LearningRateCallback(keras.callbacks.Callback):
 
     # --- hooks of Keras ---------------------------------------------------------------------
 
+    @_of_an_instance
     def set_model(self, model: Any) -> None:
         """Lets files of the model's weights carry the controller's state."""
         super().set_model(model)

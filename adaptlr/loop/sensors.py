@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from adaptlr._arguments import did_you_mean
 from adaptlr.bridge.average import RunningAverage
 from adaptlr.bridge.evaluation import TrainingLoss, evaluate, few
 from adaptlr.loop.plan import Plan
@@ -53,7 +54,7 @@ class Sensors:
         except Exception as error:
             raise ValueError(
                 f"{self._owner}(validation_data=...) must be data that model.evaluate takes, at "
-                f"least one batch of them. It says: {error}"
+                f"least one batch of them{_lacking_labels(self._data)}. It says: {error}"
             ) from error
 
     def missing_from(self, logs: dict[str, Any]) -> bool:
@@ -103,6 +104,13 @@ class Sensors:
         )
 
 
+def _lacking_labels(data: Any) -> str:
+    """Says that there are none, where that can be seen: an array alone, or a pair without."""
+    pair = isinstance(data, tuple | list)
+    lacking = (len(data) == 1 or data[1] is None) if pair and data else hasattr(data, "__array__")
+    return "; the labels are missing, pass validation_data=(x, y)" if lacking else ""
+
+
 def number(value: Any) -> float | None:
     """Returns a metric as a float: a number, or a 0-d array of any library; None for the rest."""
     if isinstance(value, str | bytes) or getattr(value, "ndim", 0) != 0:
@@ -123,6 +131,8 @@ def _why_missing(name: str, logs: Mapping[str, Any], epoch: int, meanwhile: str)
     hint = ""
     if name.startswith("val_") and not any(key.startswith("val_") for key in logs):
         hint = " (nothing was validated in this epoch: pass validation_data to fit)"
+    else:
+        hint = did_you_mean(name, logs)
     return (
         f"there is no such metric at the end of epoch {epoch + 1}{hint}; until there is, "
         f"{meanwhile}. Metrics: {', '.join(sorted(logs))}"

@@ -131,8 +131,8 @@ def test_help_has_examples_that_run_and_the_names_of_controllers(run, capsys, tm
         (["show", "nowhere"], "adaptlr: there is no such file or folder: nowhere"),
         (
             ["replay", None, "Plato()"],
-            "adaptlr: there is no controller Plato (did you mean 'Plateau'?). Controllers: Constant, "
-            "Divergence, Feedback, Plateau, RangeFinder. Received: Plato()",
+            "adaptlr: there is no controller Plato (did you mean 'Plateau'?). Controllers: "
+            "Constant, Divergence, Feedback, Plateau, RangeFinder. Received: Plato()",
         ),
         (
             ["show", None, "--plot", "nowhere/x.png"],
