@@ -291,6 +291,8 @@ class Loop:
         logs.update(self._fit.rate.read_all())
         self._log.epoch(self.step, {**logs}, self._noise())
         self._control(loss, self._sensors.monitored(logs, self._epoch), epoch_end=True)
+        if average is None or "keep best" in self._decision.effects:
+            self._log.left(self.step, logs)
         self._swap_in()
 
     def abandon(self) -> None:
@@ -411,6 +413,7 @@ class Loop:
 
     def _record(self, rule: str, reason: str, decision: Decision | None = None) -> None:
         curve = None if decision is None else decision.curve
+        self._log.found(self.step, self.state)
         self._log.decision(self.step, self._epoch, self._rates.present, rule, reason, curve)
 
 

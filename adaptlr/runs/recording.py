@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from adaptlr.writers.base import MemoryWriter, Record
+from adaptlr.writers.base import LOG_RATE, MemoryWriter, Record
 
 __all__ = ["read"]
 
@@ -149,6 +149,8 @@ def _from_events(files: Iterable[Path]) -> MemoryWriter:
         scalars = {}
         for value in event.summary.value:
             if value.HasField("simple_value"):
+                if value.tag == LOG_RATE:
+                    continue
                 scalars[value.tag] = value.simple_value
             elif value.tag == "decisions":
                 for record in _decisions(b"".join(value.tensor.string_val[:1]).decode()):

@@ -24,6 +24,11 @@ __all__ = [
     "require_writers",
 ]
 
+# The rate that a callback has found, so far; and the logarithm of the rate, for TensorBoard alone,
+# whose charts begin with a linear axis.
+RATE_FOUND = "end/rate_found"
+LOG_RATE = "learning_rate_log10"
+
 # The scalar `phase` of a controller that goes through phases.
 PHASES = {
     "start": 0,
