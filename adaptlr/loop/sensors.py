@@ -65,6 +65,11 @@ class Sensors:
         """Evaluates the present weights on all of the validation data."""
         return evaluate(self._model, self._data)
 
+    def training_metrics(self) -> dict[str, float]:
+        """Returns the training metrics of the epoch so far, but for what was undone."""
+        found = {name: number(x) for name, x in self._model.get_metrics_result().items()}
+        return {name: value for name, value in found.items() if value is not None}
+
     def noise(self, average: RunningAverage) -> dict[str, float | None]:
         """Measures averaged and raw weights on the same few batches.
 
