@@ -34,10 +34,10 @@ demo: $(VENV)/.demo  ## train on the digits and watch the rate
 	@echo "demo: examples/digits.py, 1 to 2 minutes"
 	@TF_CPP_MIN_LOG_LEVEL=3 KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py
 
-reference: $(VENV)/.demo  ## train the runs in tensorboard_logs/reference again
-	@echo "reference: examples/digits.py into tensorboard_logs/reference, 1 to 2 minutes"
-	@rm -rf tensorboard_logs/reference
-	@KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py --out tensorboard_logs/reference
+reference: $(VENV)/.demo  ## train the runs in docs/data/reference again
+	@echo "reference: examples/digits.py into docs/data/reference, 1 to 2 minutes"
+	@rm -rf docs/data/reference
+	@KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py --out docs/data/reference
 
 test: $(VENV)/.dev  ## run the tests on TensorFlow
 	@echo "test: every test on TensorFlow, about 11 minutes on two cores"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 __all__ = [
+    "did_you_mean",
     "is_integer",
     "is_number",
     "refuse",
@@ -111,6 +113,26 @@ def is_number(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer beyond every float
         return False
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Asks for the known name that is most like one that is not, or for nothing.
+
+    What follows `val_` is compared by itself, or any two names that begin so would be alike.
+
+    Example:
+        >>> did_you_mean("val_acuracy", ["loss", "accuracy", "val_loss", "val_accuracy"])
+        " (did you mean 'val_accuracy'?)"
+        >>> did_you_mean("val_score", ["loss", "val_loss"])
+        ''
+    """
+    prefix = "val_" if name.startswith("val_") else ""
+    bare = name.removeprefix(prefix)
+    same = [x.removeprefix(prefix) for x in known if x.startswith("val_") == bool(prefix)]
+    lower = {x.lower(): x for x in same}
+    close = [x for x in lower if len(bare) > 1 and x.startswith(bare.lower())]
+    close += difflib.get_close_matches(bare.lower(), lower, n=1, cutoff=0.65)
+    return f" (did you mean {prefix + lower[close[0]]!r}?)" if close else ""
 
 
 @contextmanager

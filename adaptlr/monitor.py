@@ -6,7 +6,7 @@ import math
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from adaptlr._arguments import refuse, require_choice, require_name, require_number
@@ -18,6 +18,7 @@ __all__ = [
     "MonitorState",
     "direction_by_name",
     "finite",
+    "judged",
     "noise",
     "require_monitor",
     "single",
@@ -145,6 +146,16 @@ class Monitor:
         if state.record is None:
             return True
         return value < state.record if state.direction == "min" else value > state.record
+
+
+def judged(state: Any) -> MonitorState | None:
+    """Returns what a controller's state remembers of its metric, the first that it holds."""
+    if isinstance(state, MonitorState):
+        return state
+    if not is_dataclass(state):
+        return None
+    parts = (judged(getattr(state, field.name)) for field in fields(state))
+    return next((part for part in parts if part is not None), None)
 
 
 def require_monitor(owner: Any, *, optional: bool = False) -> None:

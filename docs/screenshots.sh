@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Draws docs/images/tensorboard_*.png from tensorboard_logs/reference; run from the repository's root.
+# Draws docs/images/tensorboard_*.png from docs/data/reference; run from the repository's root.
 # Needs tensorboard, curl and Chromium (on Debian: apt install chromium).
 set -euo pipefail
 port=6163
-tensorboard --logdir tensorboard_logs/reference --host 127.0.0.1 --port "$port" 2>/dev/null &
+tensorboard --logdir docs/data/reference --host 127.0.0.1 --port "$port" 2>/dev/null &
 server=$!
 trap 'kill "$server"' EXIT
 page="http://127.0.0.1:$port/"

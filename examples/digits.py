@@ -10,7 +10,7 @@ cores, TensorFlow 2.21, Keras 3.15.
 
     python examples/digits.py                            # one seed, every decision explained
     python examples/digits.py --seeds 0 1 2 3 4 5 6 7 8 9 --markdown   # the table of the README
-    python examples/digits.py --out tensorboard_logs/reference   # the runs that are committed
+    python examples/digits.py --out docs/data/reference   # the runs that are committed
 """
 
 from dataclasses import dataclass

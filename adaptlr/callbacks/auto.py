@@ -88,6 +88,8 @@ class AutoLR(LearningRateCallback):
     @property
     def learning_rate(self) -> float | None:
         """The rate it settled on in the last `fit`, or None before that."""
-        state = self._state if self._loop is None else self._loop.state
+        return self._found(self._present_state)
+
+    def _found(self, state: Any) -> float | None:
         held = None if state is None else self._feedback.held(state.inner)
-        return None if held is None else held * state.cut
+        return None if held is None else float(held * state.cut)

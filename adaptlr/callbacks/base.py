@@ -6,6 +6,8 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import wraps
+from types import MethodType
 from typing import Any
 
 import keras
@@ -22,7 +24,7 @@ from adaptlr.loop.direction import metric_direction
 from adaptlr.loop.log import Log
 from adaptlr.loop.loop import Fit, Loop
 from adaptlr.loop.plan import Plan
-from adaptlr.monitor import Direction
+from adaptlr.monitor import Direction, judged
 from adaptlr.writers import MultiWriter, Record, TensorBoardWriter
 from adaptlr.writers.base import require_writers
 
@@ -33,6 +35,29 @@ _NOT_COMPARED = ("validation_data", "log_dir", "writers", "verbose", "backup_dir
 _FORGET = "Configure the callback as it was, or call adaptlr.bridge.carried_state.forget(model)."
 # Attributes that are bound to one fit or one model, and no part of a copy.
 _BOUND = ("_model", "params", "_loop", "_unguard", "_backup", "_carried", "_rate", "_identity")
+
+
+class _of_an_instance:  # noqa: N801
+    """Names the mend where the class itself is listed, on which Keras calls this method first."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+
+    def __get__(self, instance: Any, owner: type) -> Callable[..., Any]:
+        if instance is not None:
+            return MethodType(self._method, instance)
+
+        @wraps(self._method)
+        def method(*arguments: Any) -> Any:
+            if not (arguments and isinstance(arguments[0], LearningRateCallback)):
+                raise TypeError(
+                    f"fit(callbacks=...) must list instances, not classes: write "
+                    f"{owner.__name__}(...) instead of {owner.__name__}. "
+                    f"Received: callbacks=[{owner.__name__}]"
+                )
+            return self._method(*arguments)
+
+        return method
 
 
 class LearningRateCallback(keras.callbacks.Callback):
@@ -119,10 +144,36 @@ class LearningRateCallback(keras.callbacks.Callback):
             text = pasteable(self._arguments[name])
             if default is inspect.Parameter.empty or text != pasteable(default):
                 given.append(f"{name}={text}")
-        return f"{type(self).__name__}({', '.join(given)})"
+        call = f"{type(self).__name__}({', '.join(given)})"
+        return f"<{call}: {', '.join(self._summary())}>" if self.decisions else call
+
+    def _summary(self) -> list[str]:
+        """What it did in the last `fit`, in a few words each."""
+        state, monitor = self._present_state, self._plan.controller.monitor
+        found, seen, count = self._found(state), judged(state), len(self.decisions)
+        return [
+            *([] if found is None else [f"{self._calls_it} {found:.3g}"]),
+            *(
+                [f"best {monitor.name} {seen.record:.4g}"]
+                if monitor is not None and seen is not None and seen.record is not None
+                else []
+            ),
+            f"{count} decision{'s' * (count != 1)}",
+        ]
+
+    @property
+    def _present_state(self) -> Any:
+        return self._state if self._loop is None else self._loop.state
+
+    _calls_it = "rate held"
+
+    def _found(self, state: Any) -> float | None:
+        """The rate that a state of the controller has found; only some callbacks look for one."""
+        return None
 
     # --- hooks of Keras ---------------------------------------------------------------------
 
+    @_of_an_instance
     def set_model(self, model: Any) -> None:
         """Lets files of the model's weights carry the controller's state."""
         super().set_model(model)
@@ -261,7 +312,7 @@ class LearningRateCallback(keras.callbacks.Callback):
             others=lambda: other_callbacks(self),
         )
         writer = MultiWriter(self._writers if is_chief() else [])
-        log = Log(writer, self._announce, self._hyperparameters())
+        log = Log(writer, self._announce, self._hyperparameters(), self._found)
         return Loop(self._plan, fit, log, saved)
 
     def _carry(self) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from adaptlr.controllers import RangeFinder
 from adaptlr.loop.plan import Plan, whatever_the_run
 from adaptlr.monitor import Monitor
 from adaptlr.range_test import Curve, RangeTest
-from adaptlr.range_test.figure import finder_curve
+from adaptlr.range_test.figure import finder_curve, png
 from adaptlr.schedules import Constant
 from adaptlr.writers import Writer
 
@@ -151,6 +151,8 @@ class LRFinder(LearningRateCallback):
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Draws the curve and the suggestions; needs matplotlib (`pip install adaptlr[plot]`).
 
+        A notebook shows the figure, and a finder that has run shows it by itself.
+
         Args:
             path: File to save the figure to, in a format by its suffix, or None.
 
@@ -192,6 +194,18 @@ class LRFinder(LearningRateCallback):
     def validation_losses(self) -> list[float]:
         """Losses on the held-out data; entry i is the loss after the step with rate i."""
         return list(self._curve.validation_losses)
+
+    _calls_it = "suggestion"
+
+    def _found(self, state: Any) -> float | None:
+        return None if state is None else self._finder.curve(state).suggestions["centre"]
+
+    def _repr_png_(self) -> bytes | None:
+        """Shows the curve in a notebook, once there is one and if matplotlib is installed."""
+        try:
+            return png(self.plot()) if self._curve.losses else None
+        except ImportError:
+            return None
 
     @property
     def _curve(self) -> Curve:

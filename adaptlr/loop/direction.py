@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import keras
+
+from adaptlr._arguments import did_you_mean
 from adaptlr.monitor import Direction, Monitor, direction_by_name
 
 __all__ = ["metric_direction"]
@@ -36,7 +40,22 @@ def metric_direction(model: Any, monitor: Monitor) -> Direction:
         return monitor.mode
     if known is not None:
         return known
-    return direction_by_name(monitor.name)
+    try:
+        return direction_by_name(monitor.name)
+    except ValueError as error:
+        hint = did_you_mean(monitor.name, _names(model))
+        raise ValueError(f"{error}{hint}") from None
+
+
+def _names(model: Any) -> list[str]:
+    """Names of metrics that the logs of a `fit` will have, as far as they are known before it."""
+    names = ["loss", *(metric.name for metric in _flatten(model.metrics))]
+    # Where metrics are not built yet, what `compile` was given names them.
+    with suppress(Exception):  # not everything that can be compiled with can be written down
+        config = model.get_compile_config()
+        for given in keras.tree.flatten([config["metrics"], config["weighted_metrics"]]):
+            names += [given] if isinstance(given, str) else []
+    return [*names, *(f"val_{name}" for name in names)]
 
 
 def _known(model: Any, name: str) -> Direction | None:

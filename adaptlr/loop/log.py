@@ -10,7 +10,7 @@ from adaptlr.controllers import Observation, Run
 from adaptlr.loop.sensors import number
 from adaptlr.range_test import Curve
 from adaptlr.writers import Record, Writer
-from adaptlr.writers.base import PHASES
+from adaptlr.writers.base import PHASES, RATE_FOUND
 
 __all__ = ["Log"]
 
@@ -22,6 +22,7 @@ class Log:
         writer: Where to.
         announce: Called with each decision's record first.
         hyperparameters: What is known of the callback and the model, by name.
+        found: Returns the rate that a controller's state has found, or None.
 
     Attributes:
         described: Whether the description was written.
@@ -32,10 +33,12 @@ class Log:
         writer: Writer,
         announce: Callable[[Record], None],
         hyperparameters: Mapping[str, Any],
+        found: Callable[[Any], float | None],
     ) -> None:
         self._writer = writer
         self._announce = announce
         self._about = dict(hyperparameters)
+        self._found = found
         self.described = False
 
     @property
@@ -77,9 +80,23 @@ class Log:
         """Writes the metrics of an epoch, those of Keras and some of our own."""
         self._scalars(step, {**{f"epoch/{name}": number(x) for name, x in logs.items()}, **more})
 
+    def found(self, step: int, state: Any) -> None:
+        """Writes the rate that was found, if any was, ahead of the decision that tells of it."""
+        self._scalars(step, {RATE_FOUND: self._found(state)})
+
+    def left(self, step: int, logs: Mapping[str, Any]) -> None:
+        """Writes the validation metrics of the weights that the run would leave if it ended here.
+
+        TensorBoard compares runs by the last value of each tag, and lists tags by the alphabet.
+        """
+        validation = {name: x for name, x in logs.items() if name.startswith("val_")}
+        self._scalars(step, {f"end/{name}": number(x) for name, x in validation.items()})
+
     def close(self) -> None:
         """Ends the run."""
         self._writer.close()
 
     def _scalars(self, step: int, values: Mapping[str, float | None]) -> None:
-        self._writer.write_scalars(step, {k: v for k, v in values.items() if v is not None})
+        known = {name: value for name, value in values.items() if value is not None}
+        if known:
+            self._writer.write_scalars(step, known)

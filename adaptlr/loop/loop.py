@@ -100,6 +100,7 @@ class Loop:
         self._decision = Decision(scale=1.0)
         self._check_owner = False
         self._epoch_loss: float | None = None
+        self._untouched: dict[str, float] = {}  # metrics of an experiment's first batch
         known = steps is not None and fit.epochs is not None and plan.known_horizon
         self._sensors = Sensors(
             plan, fit.owner, fit.model, (steps or 0) * (fit.epochs or 0) if known else None
@@ -266,6 +267,8 @@ class Loop:
             self._take_average()
             self._effects.plan_average(step)
         if step >= self._next_control:
+            if self.exploring and not self._untouched:
+                self._untouched = self._sensors.training_metrics()
             self._control(self._sensors.loss.read(), *self._measured())
         else:
             self._rates.apply(step, self._decision)
@@ -293,10 +296,27 @@ class Loop:
             logs.update(self._sensors.evaluate())
         elif average is not None and not average.swapped:
             self._take_average()
-        logs.update(self._fit.rate.read_all())
+        rates = self._fit.rate.read_all()
+        if self.exploring and average is not None:
+            self._tell_without_experiment(logs)
+            rates = dict(zip(rates, self._fit.rate.state.begin, strict=True))
+        logs.update(rates)
         self._log.epoch(self.step, {**logs}, self._noise())
         self._control(loss, self._sensors.monitored(logs, self._epoch), epoch_end=True)
+        if average is None or "keep best" in self._decision.effects:
+            self._log.left(self.step, logs)
         self._swap_in()
+
+    def _tell_without_experiment(self, logs: dict[str, Any]) -> None:
+        """Puts into an epoch that will be undone whole what is true of the weights it leads to.
+
+        Validation has seen them: the average has taken nothing in. Of the training metrics those
+        of the first batch are theirs, which were computed before anything was changed.
+        """
+        training = {name for name in logs if not name.startswith("val_")}
+        if not self._untouched:  # an epoch of one step
+            self._untouched = {name: logs[name] for name in training}
+        logs.update({name: x for name, x in self._untouched.items() if name in training})
 
     def abandon(self) -> None:
         """Goes back to the raw weights; an exception is on its way out of `fit`."""
@@ -426,6 +446,7 @@ class Loop:
 
     def _record(self, rule: str, reason: str, decision: Decision | None = None) -> None:
         curve = None if decision is None else decision.curve
+        self._log.found(self.step, self.state)
         self._log.decision(self.step, self._epoch, self._rates.present, rule, reason, curve)
 
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from adaptlr._arguments import did_you_mean
 from adaptlr.bridge.average import RunningAverage
 from adaptlr.bridge.evaluation import TrainingLoss, evaluate, few, sample
 from adaptlr.bridge.fit import validation_of
@@ -64,7 +65,7 @@ class Sensors:
         except Exception as error:
             raise ValueError(
                 f"{self._owner}(validation_data=...) must be data that model.evaluate takes, at "
-                f"least one batch of them. It says: {error}"
+                f"least one batch of them{_lacking_labels(self._data)}. It says: {error}"
             ) from error
 
     def missing_from(self, logs: dict[str, Any]) -> bool:
@@ -82,6 +83,11 @@ class Sensors:
         data, steps = self._sample
         logs = evaluate(self._model, data, steps, self._batch_size)
         return self.monitored(logs, epoch), number(logs.get("val_loss"))
+
+    def training_metrics(self) -> dict[str, float]:
+        """Returns the training metrics of the epoch so far, but for what was undone."""
+        found = {name: number(x) for name, x in self._model.get_metrics_result().items()}
+        return {name: value for name, value in found.items() if value is not None}
 
     def noise(self, average: RunningAverage) -> dict[str, float | None]:
         """Measures averaged and raw weights on the same few batches.
@@ -123,6 +129,13 @@ class Sensors:
         )
 
 
+def _lacking_labels(data: Any) -> str:
+    """Says that there are none, where that can be seen: an array alone, or a pair without."""
+    pair = isinstance(data, tuple | list)
+    lacking = (len(data) == 1 or data[1] is None) if pair and data else hasattr(data, "__array__")
+    return "; the labels are missing, pass validation_data=(x, y)" if lacking else ""
+
+
 def number(value: Any) -> float | None:
     """Returns a metric as a float: a number, or a 0-d array of any library; None for the rest."""
     if isinstance(value, str | bytes) or getattr(value, "ndim", 0) != 0:
@@ -143,6 +156,8 @@ def _why_missing(name: str, logs: Mapping[str, Any], epoch: int, meanwhile: str)
     hint = ""
     if name.startswith("val_") and not any(key.startswith("val_") for key in logs):
         hint = " (nothing was validated in this epoch: pass validation_data to fit)"
+    else:
+        hint = did_you_mean(name, logs)
     return (
         f"there is no such metric at the end of epoch {epoch + 1}{hint}; until there is, "
         f"{meanwhile}. Metrics: {', '.join(sorted(logs))}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import textwrap
+from functools import partial
 from typing import Any
 
 from adaptlr.range_test.reading import Curve
 
-__all__ = ["INK", "PALE", "finder_curve", "new_figure", "saved", "tidy"]
+__all__ = ["INK", "PALE", "finder_curve", "new_figure", "png", "saved", "tidy"]
 
 INK, PALE, _GRID = "#1f2933", "#9aa5b1", "#e4e7eb"
 # Colours of Okabe and Ito, which most colour-blind readers can tell apart; the shapes help too.
@@ -20,16 +22,22 @@ _MARKS = {
 }
 
 
-def finder_curve(curve: Curve, path: str | os.PathLike[str] | None = None) -> Any:
+def finder_curve(
+    curve: Curve,
+    path: str | os.PathLike[str] | None = None,
+    held: float | None = None,
+) -> Any:
     """Draws the losses of a range test over their rates, with what was read off them.
 
     Args:
         curve: What the ramp showed.
         path: File to save the figure to, in a format by its suffix (`.png`, `.svg`, `.pdf`), or
             None.
+        held: A rate to mark beside the suggestions, that which was trained with, or None.
 
     Returns:
-        The `matplotlib.figure.Figure`. It belongs to no window, so nothing needs to be closed.
+        The `matplotlib.figure.Figure`. It belongs to no window, so nothing needs to be closed, and
+        shows itself in a notebook.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -49,6 +57,10 @@ def finder_curve(curve: Curve, path: str | os.PathLike[str] | None = None) -> An
         held_out = curve.validation_losses
         axes.plot(rates[: len(held_out)], held_out, "--", color="#e69f00", label="held-out loss")
     _mark_suggestions(axes, curve)
+    if held is not None:
+        axes.axvline(
+            held, color=INK, linewidth=1.5, linestyle=(0, (4, 2)), label=f"held: {held:.2g}"
+        )
     axes.set(xlabel="learning rate", ylabel="loss")
     axes.set_xscale("log" if curve.shape == "exponential" else "linear")
     if curve.smoothed:
@@ -86,7 +98,17 @@ def new_figure(width: float, height: float) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('plots need matplotlib: pip install "adaptlr[plot]"') from error
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure: Any = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    # Of a figure without a window a notebook shows its text only, unless it has this.
+    figure._repr_png_ = partial(png, figure)
+    return figure
+
+
+def png(figure: Any) -> bytes:
+    """Returns a figure as the bytes of a PNG file, 100 dots an inch."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()
 
 
 def tidy(axes: Any) -> None:

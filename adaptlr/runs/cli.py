@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+import adaptlr
 from adaptlr import controllers
+from adaptlr._arguments import did_you_mean
 from adaptlr._notation import parse
 from adaptlr.monitor import Monitor
 from adaptlr.range_test import RangeTest
@@ -19,10 +22,31 @@ from adaptlr.writers.base import MemoryWriter
 
 __all__ = ["main"]
 
+_EXAMPLES = """
+examples:
+  adaptlr show tensorboard_logs/run
+  adaptlr show history.csv --plot history.png
+  adaptlr replay tensorboard_logs/run "Plateau(patience=3)" "Plateau(patience=6, factor=0.3)"
+  adaptlr replay history.csv "Plateau(patience=3)" --learning-rate 0.001
+
+Controllers that replay knows: {controllers}.
+"""
+_CONTROLLERS = {
+    name: getattr(controllers, name)
+    for name in controllers.__all__
+    if name != "Controller" and hasattr(getattr(controllers, name), "update")
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; `arguments` are those of the process unless given."""
-    parser = argparse.ArgumentParser("adaptlr", description="Read the decision log of a run.")
+    parser = argparse.ArgumentParser(
+        "adaptlr",
+        description="Read the decision log of a run.",
+        epilog=_EXAMPLES.format(controllers=", ".join(_CONTROLLERS)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"adaptlr {adaptlr.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="print what was decided, and why")
     again = commands.add_parser("replay", help="print what other controllers would have decided")
@@ -41,11 +65,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         (_show if options.command == "show" else _replay)(options)
     except (ImportError, OSError, TypeError, ValueError) as error:
-        sys.exit(f"adaptlr: {error}")
+        sys.exit(f"adaptlr: {_worded(error)}")
+
+
+def _worded(error: Exception) -> str:
+    """What an error says to a person: the operating system's have a number in front."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    path = os.fspath(error.filename)
+    if isinstance(error, FileNotFoundError):
+        return f"there is no such file or folder: {path}"
+    return f"{path}: {(error.strerror or str(error)).lower()}"
 
 
 def _show(options: argparse.Namespace) -> None:
     recorded = read(options.run)
+    if recorded.fits > 1:
+        print(
+            f"{recorded.fits} runs were written here, one after another. Of steps that several "
+            f"have, the last run's are shown; give each run a folder or file of its own.\n"
+        )
     known = {name: x for name, x in sorted(recorded.run.items()) if x is not None}
     print(textwrap.fill(", ".join(f"{name} {_shown(x)}" for name, x in known.items()), _width()))
     _print_decisions(recorded)
@@ -61,11 +100,10 @@ def _replay(options: argparse.Namespace) -> None:
     recorded = read(options.run)
     if options.learning_rate is not None:
         recorded.run["learning_rate"] = options.learning_rate
-    names = {name: x for name, x in vars(controllers).items() if hasattr(x, "update")}
-    del names["Controller"]  # the protocol
-    names |= {"Monitor": Monitor, "RangeTest": RangeTest}
+    names = {**_CONTROLLERS, "Monitor": Monitor, "RangeTest": RangeTest}
     runs = {"recorded": recorded}
     for text in options.controllers:
+        _require_known(text, names)
         runs[text] = replay(recorded, parse(text, names))
     for text, run in runs.items():
         print(f"\n{text}")
@@ -76,6 +114,15 @@ def _replay(options: argparse.Namespace) -> None:
         where = "everywhere" if step is None else f"until step {step}"
         print(f"{text} has the recorded rates {where}")
     _plot(options, runs)
+
+
+def _require_known(text: str, names: dict[str, Any]) -> None:
+    name = text.partition("(")[0].strip()
+    if name.isidentifier() and name not in names:
+        raise ValueError(
+            f"there is no controller {name}{did_you_mean(name, _CONTROLLERS)}. "
+            f"Controllers: {', '.join(_CONTROLLERS)}. Received: {text}"
+        )
 
 
 def _plot(options: argparse.Namespace, runs: dict[str, MemoryWriter]) -> None:

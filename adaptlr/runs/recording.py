@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from adaptlr.writers.base import MemoryWriter, Record
+from adaptlr.writers.base import LOG_RATE, MemoryWriter, Record
 
 __all__ = ["read"]
 
@@ -149,6 +149,8 @@ def _from_events(files: Iterable[Path]) -> MemoryWriter:
         scalars = {}
         for value in event.summary.value:
             if value.HasField("simple_value"):
+                if value.tag == LOG_RATE:
+                    continue
                 scalars[value.tag] = value.simple_value
             elif value.tag == "decisions":
                 for record in _decisions(b"".join(value.tensor.string_val[:1]).decode()):
@@ -237,10 +239,12 @@ def _from_folder(folder: Path) -> MemoryWriter:
         return _from_events(own)
     if not files["train"]:
         runs = sorted({str(file.parent) for file in folder.rglob("*.tfevents.*")})
-        hint = f"; name one of {', '.join(runs)}" if runs else ""
-        raise ValueError(
-            f"there are no event files in the folder itself{hint}. Received: {folder}"
-        )
+        if runs:
+            raise ValueError(
+                f"the folder holds {len(runs)} run{'s' * (len(runs) > 1)}; name one of "
+                f"{', '.join(runs)}. Received: {folder}"
+            )
+        raise ValueError(f"there are no event files in the folder. Received: {folder}")
     epochs: dict[int, dict[str, float]] = {}
     for prefix, name in (("", "train"), ("val_", "validation")):
         for event in _events(files[name]):

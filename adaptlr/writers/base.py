@@ -24,6 +24,11 @@ __all__ = [
     "require_writers",
 ]
 
+# The rate that a callback has found, so far; and the logarithm of the rate, for TensorBoard alone,
+# whose charts begin with a linear axis.
+RATE_FOUND = "end/rate_found"
+LOG_RATE = "learning_rate_log10"
+
 # The scalar `phase` of a controller that goes through phases.
 PHASES = {
     "start": 0,
@@ -122,6 +127,12 @@ class Writer(Protocol):
 class MemoryWriter:
     """Keeps everything in lists: the shipped stand-in for tests and notebooks.
 
+    Attributes:
+        run: The description.
+        scalars: What was written at which step.
+        decisions: Every decision.
+        fits: How many times a `fit` began to write here, also if nothing of it is left.
+
     Example:
         >>> writer = MemoryWriter()
         >>> writer.write_scalars(3, {"learning_rate": 0.1})
@@ -133,6 +144,7 @@ class MemoryWriter:
         self.run: dict[str, Any] = {}
         self.scalars: list[tuple[int, dict[str, float]]] = []
         self.decisions: list[Record] = []
+        self.fits = 0
         self._begun: list[Session] = []  # without scalars yet: those from `first` on
 
     def write_run(self, step: int, description: Mapping[str, Any]) -> None:
@@ -149,6 +161,7 @@ class MemoryWriter:
         """Appends to `decisions`."""
         self.decisions.append(record)
         if record.rule == "start":  # what a callback writes first of all
+            self.fits += 1
             self._begun.append(Session(len(self.scalars), record.epoch))
 
     def series(self, tag: str) -> list[tuple[int, float]]:

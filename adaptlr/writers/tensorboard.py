@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import itertools
+import math
 import os
 import time
 import warnings
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptlr.range_test import Curve
-from adaptlr.writers.base import Record, cut_file, require_linked
+from adaptlr.writers.base import LOG_RATE, RATE_FOUND, Record, cut_file, require_linked
 
 __all__ = ["TensorBoardWriter"]
 
@@ -21,6 +21,7 @@ _numbers = itertools.count()
 # The charts of the custom layout, beside each other; a tag is a regular expression.
 _CHARTS = {
     "learning rate": ("^learning_rate$",),
+    "log10 of the learning rate": ("^learning_rate_log10$",),
     "training loss (raw weights)": ("^loss$",),
     "held-out loss (AutoLR: of averaged weights)": ("^epoch/val_loss$",),
     "monitored metric": ("^monitored$",),
@@ -62,6 +63,9 @@ class TensorBoardWriter:
         self._name, self._started = "", False  # of the open one
         self._described = False
         self._texts: tuple[int, list[str]] = (-1, [])
+        self._curve: Curve | None = None
+        self._held: tuple[int, float | None] = (0, None)  # step and rate, as last written
+        self._marked: float | None = None  # in the picture
 
     # Imports stand where they are needed: `import adaptlr` must not wait for TensorBoard.
 
@@ -81,8 +85,12 @@ class TensorBoardWriter:
         self._write_session(step, "_hparams_/session_start_info", session_start_info=info)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes named values of one step into one event."""
-        self._write(step, *({"tag": tag, "simple_value": x} for tag, x in scalars.items()))
+        """Writes named values of one step into one event, and the logarithm of the rate."""
+        rate = scalars.get("learning_rate", 0.0)
+        shown = {**scalars, **({LOG_RATE: math.log10(rate)} if rate > 0.0 else {})}
+        self._write(step, *({"tag": tag, "simple_value": x} for tag, x in shown.items()))
+        if RATE_FOUND in scalars:
+            self._held = step, scalars[RATE_FOUND]
 
     def write_decision(self, record: Record) -> None:
         """Writes one decision as text, and its curve as an image."""
@@ -101,20 +109,31 @@ class TensorBoardWriter:
             "metadata": metadata.create_summary_metadata("decisions", "Every move, and why."),
             "tensor": tensor_util.make_tensor_proto(["\n\n".join(self._texts[1])]),
         }
-        image = None if record.curve is None else _png(record.curve)
-        self._write(record.step, value, *([] if image is None else [image]))
+        self._write(record.step, value)
+        if record.curve is not None:
+            self._curve = record.curve
+            self._draw(record.step)
+
+    def _draw(self, step: int) -> None:
+        if self._curve is not None:
+            self._marked = self._held[1]
+            picture = _picture(self._curve, self._marked)
+            self._write(step, *([] if picture is None else [picture]))
 
     def close(self) -> None:
-        """Closes the file; a later write begins a new one."""
+        """Closes the file, with a last picture of the range test; a later write begins anew."""
         if self._records is None:
             return
         try:
             if self._described:
                 self._write_end()
+            if self._held[1] != self._marked:
+                self._draw(self._held[0])
         finally:
             records, self._records = self._records, None
             self._file = None  # a closed file cannot be copied, and its callback may be
             self._described, self._texts, self._sizes = False, (-1, []), {}
+            self._curve, self._held, self._marked = None, (0, None), None
             records.close()
 
     def position(self) -> dict[str, int]:
@@ -203,19 +222,17 @@ def _layout() -> dict[str, Any]:
     }
 
 
-def _png(curve: Curve) -> dict[str, Any] | None:
+def _picture(curve: Curve, held: float | None) -> dict[str, Any] | None:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    from adaptlr.range_test.figure import finder_curve
+    from adaptlr.range_test.figure import finder_curve, png
 
     try:
-        figure = finder_curve(curve)
+        figure = finder_curve(curve, held=held)
     except ImportError:  # matplotlib is an extra
         return None
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
     width, height = (round(100 * inches) for inches in figure.get_size_inches())
-    image = Summary.Image(width=width, height=height, encoded_image_string=file.getvalue())
+    image = Summary.Image(width=width, height=height, encoded_image_string=png(figure))
     return {"tag": "range_test", "image": image}
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
+import adaptlr
 from adaptlr.__main__ import main
-from adaptlr.writers import JSONLinesWriter, Record
+from adaptlr.writers import JSONLinesWriter, Record, TensorBoardWriter
 
 
 @pytest.fixture
@@ -71,8 +74,9 @@ def test_replay_of_a_log_without_rates(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["show", "nothing.jsonl"], "nothing.jsonl"),
+        (["replay", None, "Divergence(Plato())"], "Plato is not one of Constant, .*Plateau"),
         (["replay", None, "Plateau(patience=-1)"], r"Plateau\(patience=...\) must be"),
-        (["replay", None, "Plato()"], "Plato is not one of Constant, .*Plateau"),
+        (["replay", None, "Plato()"], "no controller Plato .*Constant, .*Plateau"),
         (["replay", None, "Plateau(patients=1)"], "patients"),
         (["replay", None, "Plateau"], r"write Plateau\(\.\.\.\)"),
         (["replay", None, "Plateau(monitor='loss')"], r"Monitor\('loss'\)"),
@@ -98,3 +102,82 @@ def test_as_a_module(run):
     command = [sys.executable, "-m", "adaptlr", "show", run]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "callback PlateauLR" in shown
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"adaptlr {adaptlr.__version__}\n"
+
+
+def test_help_has_examples_that_run_and_the_names_of_controllers(run, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    examples = re.findall(r"^  adaptlr (.*)$", shown, re.M)
+    assert len(examples) == 4
+    (tmp_path / "history.csv").write_text("epoch,val_loss\n0,1.0\n1,1.0\n")
+    for example in examples:
+        words = [word.replace("tensorboard_logs/run", run) for word in shlex.split(example)]
+        words = [word.replace("history", str(tmp_path / "history")) for word in words]
+        main(words)
+    assert "knows: Constant, Divergence, Feedback, Plateau, RangeFinder.\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "nowhere"], "adaptlr: there is no such file or folder: nowhere"),
+        (
+            ["replay", None, "Plato()"],
+            "adaptlr: there is no controller Plato (did you mean 'Plateau'?). Controllers: "
+            "Constant, Divergence, Feedback, Plateau, RangeFinder. Received: Plato()",
+        ),
+        (
+            ["show", None, "--plot", "nowhere/x.png"],
+            "adaptlr: there is no such file or folder: nowhere/x.png",
+        ),
+    ],
+)
+def test_errors_are_worded_for_a_person(run, arguments, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([argument or run for argument in arguments])
+    assert ended.value.code == message
+
+
+def test_what_may_not_be_read_is_named_without_a_number(tmp_path):
+    folder = tmp_path / "run.jsonl"
+    folder.symlink_to(folder)
+    with pytest.raises(SystemExit) as ended:
+        main(["show", str(folder)])
+    assert ended.value.code == f"adaptlr: {folder}: too many levels of symbolic links"
+
+
+@pytest.mark.parametrize("kind", [JSONLinesWriter, TensorBoardWriter])
+def test_several_runs_in_one_place_are_said(tmp_path, capsys, kind):
+    place = tmp_path / "run.jsonl"
+    for runs, rate in ((1, 0.1), (2, 0.2)):
+        writer = kind(place)
+        writer.write_decision(Record(0, 0, rate, "start", "begins"))
+        writer.write_scalars(0, {"learning_rate": rate})
+        writer.write_scalars(10, {"epoch/val_loss": rate})
+        writer.close()
+        main(["show", str(place)])
+        shown = capsys.readouterr().out
+        assert ("2 runs were written here, one after another" in shown) == (runs == 2)
+        assert f"val_loss {rate}" in shown
+
+
+def test_a_folder_of_runs_asks_for_one_of_them(tmp_path):
+    for name in ("a", "b"):
+        writer = TensorBoardWriter(tmp_path / name)
+        writer.write_scalars(0, {"loss": 1.0})
+        writer.close()
+    with pytest.raises(SystemExit) as ended:
+        main(["show", str(tmp_path)])
+    assert ended.value.code == (
+        f"adaptlr: the folder holds 2 runs; name one of {tmp_path}/a, {tmp_path}/b. "
+        f"Received: {tmp_path}"
+    )

@@ -1,10 +1,12 @@
+import pickle
+
 import pytest
 
 from adaptlr.plotting import comparison, finder_curve
 from adaptlr.range_test import Curve, RangeTest, read_curve
 from adaptlr.writers import MemoryWriter, Record
 
-pytest.importorskip("matplotlib")
+Figure = pytest.importorskip("matplotlib.figure").Figure
 
 RAMP = RangeTest(1e-3, 1.0, num_steps=4)
 
@@ -37,6 +39,26 @@ def test_the_verdict_is_the_caption():
     figure = finder_curve(curve)
     assert figure.get_supxlabel().replace("\n", " ") == curve.verdict
     assert not [label for label in labels(figure) if "suggestion" in label]
+
+
+def test_the_rate_that_was_held_is_marked_beside_the_suggestions():
+    curve = read_curve(RAMP, [2.0, 2.0, 1.0, 0.5, 3.0])
+    (line,) = [
+        line
+        for line in finder_curve(curve, held=0.025).axes[0].get_lines()
+        if line.get_label().startswith("held")
+    ]
+    assert line.get_label() == "held: 0.025"
+    assert list(line.get_xdata()) == [0.025, 0.025]
+    assert len(labels(finder_curve(curve, held=0.025))) == len(labels(finder_curve(curve))) + 1
+
+
+def test_figures_are_matplotlib_s_own_and_hold_what_a_notebook_shows():
+    figure = finder_curve(read_curve(RAMP, [2.0, 2.0, 1.0, 0.5, 3.0]))
+    assert type(figure) is Figure
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    copied = pickle.loads(pickle.dumps(figure))
+    assert copied._repr_png_() == figure._repr_png_()
 
 
 def test_losses_that_explode_do_not_set_the_scale():

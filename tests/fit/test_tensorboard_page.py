@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import importlib.util
 import json
+import math
 import re
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def page(tmp_path_factory):
     finder.find(classifier(keras.optimizers.Adam(0.01)), x, y, batch_size=16, verbose=0)
     page = Page(folder, folder / "server.log")
     try:
-        page.decisions = auto.decisions
+        page.decisions, page.held = auto.decisions, auto.learning_rate
         page.until(lambda: len(page.get("plugin/hparams/experiment", {})["metricInfos"]) > 7)
         yield page
     finally:
@@ -100,7 +101,7 @@ def test_both_runs_have_scalars_that_line_up(page):
     tags = page.get("plugin/scalars/tags")
     assert set(tags) == {"auto", "plateau", "finder"}
     noise = {"noise/averaged", "noise/raw", "noise/gap"}
-    assert set(tags["auto"]) == {*tags["plateau"], "phase", *noise}
+    assert set(tags["auto"]) == {*tags["plateau"], "phase", "end/rate_found", *noise}
 
     def steps(run):
         tag = quote("epoch/val_loss", safe="")
@@ -126,7 +127,8 @@ def test_rate_and_loss_stand_side_by_side_in_the_custom_layout(page):
     (category,) = page.get("plugin/custom_scalars/layout")["category"]
     charts = category["chart"]
     tags = [tag for chart in charts for tag in chart["multiline"]["tag"]]
-    assert tags[:3] == ["^learning_rate$", "^loss$", "^epoch/val_loss$"]
+    assert tags[:2] == ["^learning_rate$", "^learning_rate_log10$"]
+    assert tags[2:4] == ["^loss$", "^epoch/val_loss$"]
     assert charts[-1]["title"] == "phase: 1 probe, 2 warm-up, 3 trial, 4 hold, 5 cool-down, 6 done"
     for chart in charts:
         for tag in chart["multiline"]["tag"]:
@@ -160,3 +162,22 @@ def test_runs_compare_by_hyperparameters_and_final_metrics(page):
     values = by_callback["AutoLR"]["metricValues"]
     metrics = {value["name"]["tag"]: value["value"] for value in values}
     assert 0.0 < metrics["epoch/val_loss"] < 1.0
+    columns = [info["name"]["tag"] for info in experiment["metricInfos"]]
+    assert columns[:3] == ["end/rate_found", "end/val_accuracy", "end/val_loss"]
+    (auto,) = [group for group in groups if group["hparams"]["callback"] == "AutoLR"]
+    found = {value["name"]["tag"]: value["value"] for value in auto["metricValues"]}
+    assert found["end/rate_found"] == pytest.approx(page.held)
+    best = min(value for _, _, value in series(page, "auto", "epoch/val_loss"))
+    assert found["end/val_loss"] == pytest.approx(best)
+
+
+def series(page, run, tag):
+    return page.get(f"plugin/scalars/scalars?run={run}&tag={quote(tag, safe='')}")
+
+
+def test_the_rate_is_there_as_a_logarithm_too(page):
+    rates = {step: rate for _, step, rate in series(page, "auto", "learning_rate")}
+    logs = {step: value for _, step, value in series(page, "auto", "learning_rate_log10")}
+    assert min(logs.values()) == pytest.approx(-6.0)  # the probe
+    assert {step for step, rate in rates.items() if rate > 0.0} == set(logs)
+    assert all(logs[step] == pytest.approx(math.log10(rates[step]), abs=1e-5) for step in logs)

@@ -1,0 +1,78 @@
+"""What Keras prints and records for an epoch holds nothing of the steps that were undone."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import keras
+import numpy as np
+import pytest
+from models import one_weight, steps, weight
+
+import adaptlr
+
+
+class Weights(keras.callbacks.Callback):
+    """The weight before each step of each epoch: with `one_weight` it is the loss of that step."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.seen.append([])
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen[-1].append(weight(self.model))
+
+
+def run(tmp_path, steps_per_epoch, epochs, verbose):
+    callback, weights = adaptlr.AutoLR(), Weights()
+    ones = np.ones((4, 1), "float32")
+    model = one_weight(keras.optimizers.SGD(0.125))
+    arguments = {**steps(steps_per_epoch), "verbose": verbose}
+    log = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    model.fit(
+        **arguments,
+        epochs=epochs,
+        validation_data=(ones, ones),
+        callbacks=[callback, weights, log],
+    )
+    (settled,) = [record.step for record in callback.decisions if record.rule == "settle"]
+    rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
+    return callback, weights.seen, model.history.history, rows, settled
+
+
+@pytest.mark.parametrize("verbose", [1, 2])
+def test_an_epoch_that_begins_with_a_probe(tmp_path, capsys, verbose):
+    callback, seen, history, rows, settled = run(tmp_path, 40, 10, verbose)
+    assert 0 < settled < 40
+    assert min(seen[0]) < -1.0  # the probe came far
+    expected = np.mean(seen[0][settled:])
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
+    assert abs(expected - np.mean(seen[0])) > 0.1 * abs(expected)
+    for epoch in range(1, 10):
+        assert history["loss"][epoch] == pytest.approx(np.mean(seen[epoch]), rel=1e-4)
+    assert 0.0 < history["learning_rate"][0] <= callback.learning_rate * 1.001
+    for name in ("loss", "val_loss", "learning_rate"):
+        assert [float(row[name]) for row in rows] == pytest.approx(history[name])
+    printed = re.sub(r"[\b\r]|\x1b\[\d+m", "\n", capsys.readouterr().out)
+    last = [
+        re.search(r" loss: (\S+)", line) for line in printed.splitlines() if "val_loss" in line
+    ]
+    assert [float(found[1]) for found in last] == pytest.approx(history["loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize(("steps_per_epoch", "undone"), [(7, 3), (10, 2)])
+def test_an_epoch_that_is_undone_whole(tmp_path, steps_per_epoch, undone):
+    """Its figures are those of the weights that are gone back to."""
+    _, seen, history, rows, settled = run(tmp_path, steps_per_epoch, 40, 0)
+    assert settled == 21
+    assert min(map(min, seen[:undone])) < -1e-3
+    assert history["loss"][:undone] == [0.0] * undone
+    assert history["val_loss"][:undone] == [0.0] * undone
+    assert history["learning_rate"][:undone] == [0.125] * undone
+    assert [float(row["loss"]) for row in rows] == pytest.approx(history["loss"])
+    rest = seen[undone][settled - undone * steps_per_epoch :]
+    assert history["loss"][undone] == pytest.approx(np.mean(rest), rel=1e-4)
