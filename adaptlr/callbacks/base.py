@@ -14,7 +14,7 @@ from adaptlr._arguments import is_integer, refuse, require_path
 from adaptlr._notation import pasteable
 from adaptlr.bridge.carried_state import CarriedState, attach
 from adaptlr.bridge.distributed import is_alone, is_chief, require_supported
-from adaptlr.bridge.fit import on_exception, other_callbacks
+from adaptlr.bridge.fit import on_exception, other_callbacks, other_names, require_keras_3
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.controllers import Run
 from adaptlr.loop.backup import Backup, Identity
@@ -125,6 +125,7 @@ class LearningRateCallback(keras.callbacks.Callback):
 
     def set_model(self, model: Any) -> None:
         """Lets files of the model's weights carry the controller's state."""
+        require_keras_3(type(self).__name__, model)
         super().set_model(model)
         self._carried: CarriedState = attach(model)
         self._carried.source = self._carry
@@ -135,6 +136,7 @@ class LearningRateCallback(keras.callbacks.Callback):
         self._unguard()  # if an exception ended the last fit
         self._loop = self._state = None
         require_supported(self.model)
+        self._require_alone()
         self._rate = OptimizerRate(self.model)
         monitor = self._plan.controller.monitor
         self._direction: Direction = (
@@ -232,6 +234,22 @@ class LearningRateCallback(keras.callbacks.Callback):
         if backup is not None and not interrupted:
             backup.end()
 
+    def _require_alone(self) -> None:
+        """Refuses what would set the rate too, perhaps hours from now.
+
+        Raises:
+            RuntimeError: Names it, and what to do.
+        """
+        rivals = [type(c).__name__ for c in other_callbacks(self) if isinstance(c, _RIVALS)]
+        if rivals:
+            raise RuntimeError(
+                f"{type(self).__name__} sets the learning rate, and so does "
+                f"{', '.join(rivals)}: they would undo each other. "
+                f"Callbacks in this fit: {', '.join(other_names(self))}. Keep one that sets the "
+                f"rate; a schedule and a controller are combined by "
+                f"adaptlr.ScheduleLR(schedule, controller)."
+            )
+
     def _sync(self) -> None:
         _ = self.model  # whose getter brings the variables up to date, where they are not
 
@@ -258,7 +276,7 @@ class LearningRateCallback(keras.callbacks.Callback):
             epoch=epoch,
             epochs=self.params.get("epochs"),
             epoch_steps=self.params.get("steps"),
-            others=lambda: other_callbacks(self),
+            others=lambda: other_names(self),
         )
         writer = MultiWriter(self._writers if is_chief() else [])
         log = Log(writer, self._announce, self._hyperparameters())
@@ -309,6 +327,13 @@ def arguments_of(
     """
     parameters = inspect.signature(callback).parameters
     return {name: (values[name], p.default) for name, p in parameters.items()}
+
+
+_RIVALS = (
+    LearningRateCallback,
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+)
 
 
 def _plain(value: Any) -> Any:
