@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from adaptlr.__main__ import main
-from adaptlr.writers import JSONLinesWriter, Record
+from adaptlr.writers import JSONLinesWriter, Record, TensorBoardWriter
 
 
 @pytest.fixture
@@ -35,6 +35,29 @@ def test_show_prints_the_decisions_as_a_table(run, capsys):
         "",
         "after 4 epochs, at step 40: val_loss 0.5",
     ]
+
+
+def test_show_says_that_a_log_holds_several_runs(run, capsys):
+    """As where a search of hyperparameters gives all its trials one log_dir."""
+    for _ in range(2):
+        writer = JSONLinesWriter(run)
+        writer.write_decision(Record(0, 0, 0.2, "start", "begins anew"))
+        writer.write_scalars(10, {"learning_rate": 0.2})
+        writer.close()
+    main(["show", run])
+    shown = capsys.readouterr().out
+    assert "3 runs have begun in this log, and this is the last of them" in shown
+    assert "0.2   start  begins anew" in shown
+
+
+def test_show_says_so_of_event_files(tmp_path, capsys):
+    for rate in (0.1, 0.2):
+        writer = TensorBoardWriter(tmp_path)
+        writer.write_decision(Record(0, 0, rate, "start", "begins"))
+        writer.write_decision(Record(9, 0, rate, "plateau", "why"))
+        writer.close()
+    main(["show", str(tmp_path)])
+    assert "2 runs have begun in this log" in capsys.readouterr().out
 
 
 def test_long_reasons_are_wrapped_under_their_column(tmp_path, capsys, monkeypatch):
