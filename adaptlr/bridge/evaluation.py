@@ -50,7 +50,8 @@ class TrainingLoss:
         total = float(keras.ops.convert_to_numpy(self._tracker.total))
         count = float(keras.ops.convert_to_numpy(self._tracker.count))
         before = self.state
-        if count < before.count:  # Keras has reset the metrics: a new epoch
+        # Keras has reset the metrics: for a new epoch, or in `train_on_batch`, for each batch.
+        if count < before.count or (count == before.count and total != before.total):
             before = Sums()
         self.state = Sums(total, count)
         samples = count - before.count

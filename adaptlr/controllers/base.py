@@ -37,6 +37,7 @@ class Run:
         measurable: Whether a decision with `measure` gets its measurement.
         optimizer_momentum: Of an optimizer whose velocity holds the rates of earlier steps (SGD,
             RMSprop), in [0, 1); 0 for others.
+        new: Whether the optimizer has trained nothing, so that `initial_epoch` continues nothing.
     """
 
     learning_rate: float
@@ -46,6 +47,7 @@ class Run:
     direction: Direction = "min"
     measurable: bool = False
     optimizer_momentum: float = 0.0
+    new: bool = False
 
     @property
     def last_step(self) -> int | None:

@@ -133,9 +133,7 @@ def _hint(name: str, logs: Mapping[str, Any], validated: list[int] | None, owner
     return "nothing was validated in this epoch: the validation data hold no batch"
 
 
-def _why_missing(
-    name: str, logs: Mapping[str, Any], epoch: int, hint: str, meanwhile: str
-) -> str:
+def _why_missing(name: str, logs: Mapping[str, Any], epoch: int, hint: str, meanwhile: str) -> str:
     """Says why there is no number named `name` in the logs of an epoch, and what happens."""
     if name in logs:
         return (
