@@ -13,7 +13,7 @@ from adaptlr.bridge.optimizer import OptimizerRate
 __all__ = ["warn_if_idle"]
 
 
-def warn_if_idle(owner: str, model: Any, rate: OptimizerRate, start: tuple[int, ...]) -> None:
+def warn_if_idle(owner: str, model: Any, rate: OptimizerRate, start: tuple[float, ...]) -> None:
     """Warns if the steps that were trained left the optimizers' counters where they were.
 
     So it is where a `train_step` has optimizers of its own, as that of a GAN, and where an

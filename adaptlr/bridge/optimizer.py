@@ -134,13 +134,13 @@ class OptimizerRate:
         """Returns how many steps the optimizer has counted."""
         return max(int(keras.ops.convert_to_numpy(leaf._iterations)) for leaf in self.leaves)
 
-    def progress(self) -> tuple[int, ...]:
+    def progress(self) -> tuple[float, ...]:
         """Returns the steps counted by each innermost optimizer, the most first.
 
         Behind them stands what a loss scale changes at a step that it skips.
         """
         counts = [int(keras.ops.convert_to_numpy(leaf._iterations)) for leaf in self.leaves]
-        return (max(counts), *counts, *(int(_value(v)) for v in self._scaling))
+        return (max(counts), *counts, *map(_value, self._scaling))
 
     @property
     def averages(self) -> bool:

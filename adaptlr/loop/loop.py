@@ -340,7 +340,8 @@ class Loop:
     def _end_steps(self) -> None:
         """Counts the epoch's steps, and looks once at whether the optimizer has counted any."""
         if self._clock.unheard:  # the callback is driven by hand
-            self._clock.count(self._first + self._fit.rate.progress()[0] - self._at_start[0])
+            trained = self._fit.rate.progress()[0] - self._at_start[0]
+            self._clock.count(self._first + int(trained))
             self._require_hooks()
         elif not self._clock.end_epoch():
             self._rates.lost(self.step)
