@@ -82,6 +82,23 @@ SCHEDULES = {
 }
 
 
+def unknown_length():
+    """Ten batches of one sample, of which nobody can tell that they are ten."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        ones = tf.ones((1, 1))
+        return tf.data.Dataset.from_tensors((ones, ones)).repeat(10).filter(lambda x, y: True)
+    torch = pytest.importorskip("torch")
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            for _ in range(10):
+                yield np.ones((1,), "float32"), np.ones((1,), "float32")
+
+    return torch.utils.data.DataLoader(Stream(), batch_size=1)
+
+
 class TestRates:
     """Applied, logged and shown are one number: that of the last step of the epoch."""
 
@@ -112,23 +129,8 @@ class TestRates:
     @pytest.mark.parametrize("kind", SCHEDULES)
     def test_of_an_unknown_number_of_steps(self, kind, tmp_path):
         def fit(model, callbacks):
-            if keras.backend.backend() == "tensorflow":
-                import tensorflow as tf
-
-                ones = tf.ones((1, 1))
-                data = tf.data.Dataset.from_tensors((ones, ones)).repeat(10)
-                data = data.filter(lambda x, y: True)  # after which the length is not known
-                return model.fit(data, epochs=4, verbose=0, callbacks=callbacks).history
-            torch = pytest.importorskip("torch")
-
-            class Stream(torch.utils.data.IterableDataset):
-                def __iter__(self):
-                    for _ in range(10):
-                        yield np.ones((1,), "float32"), np.ones((1,), "float32")
-
-            data = torch.utils.data.DataLoader(Stream(), batch_size=1)
             arguments = {"epochs": 4, "verbose": 0, "shuffle": False, "callbacks": callbacks}
-            return model.fit(data, **arguments).history
+            return model.fit(unknown_length(), **arguments).history
 
         self.check(kind, tmp_path, fit)
 
