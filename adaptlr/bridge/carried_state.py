@@ -55,6 +55,11 @@ class CarriedState(keras.losses.Loss):  # type: ignore[misc]
             )
         self._loaded = content
 
+    @property
+    def loaded(self) -> bool:
+        """Whether a state was loaded and not yet taken."""
+        return self._loaded is not None
+
     def take(self, epoch: int) -> dict[str, Any] | None:
         """Returns, once, a state that was loaded and stands at an epoch or in the one before.
 

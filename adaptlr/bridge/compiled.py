@@ -53,19 +53,31 @@ class InGraph:
         self._leaves = leaves
         self._start = step
         self._lookups: list[_Lookup] = []
+        self._rates: list[_Lookup] = []  # those of them that are rates
         for leaf, ratio in zip(leaves, ratios, strict=True):
             counter = leaf._iterations
             table = np.asarray(rates, "float32") * np.float32(ratio)
             lookup = _Lookup(table, counter, "learning_rate_by_step")
-            leaf.__dict__["_get_current_learning_rate"] = lookup.now
+            self._rates.append(lookup)
             if momenta is not None:
                 name = momentum_name(leaf)
                 momentum = _Lookup(np.asarray(momenta, "float32"), counter, name)
                 _put_momentum(leaf, name, momentum)
                 self._lookups.append(momentum)
             self._lookups.append(lookup)
+        self.wake()
         type(model).make_train_function(model, force=True)
         self._cancel = undo_at_next_build(model, self.remove)
+
+    def wake(self) -> None:
+        """Lets the optimizer take its rate from the table, and show the coming step's."""
+        for leaf, lookup in zip(self._leaves, self._rates, strict=True):
+            leaf.__dict__["_get_current_learning_rate"] = lookup.now
+
+    def rest(self) -> None:
+        """Lets it show its variable, where an epoch has ended: that is the last step's rate."""
+        for leaf in self._leaves:
+            leaf.__dict__.pop("_get_current_learning_rate", None)
 
     def align(self, step: int) -> None:
         """Says which step comes next, if the optimizers have counted one that was not trained.

@@ -48,7 +48,8 @@ class TrainingLoss:
         total = float(keras.ops.convert_to_numpy(self._tracker.total))
         count = float(keras.ops.convert_to_numpy(self._tracker.count))
         before = self.state
-        if count < before.count:  # Keras has reset the metrics: a new epoch
+        # Keras has reset the metrics: for a new epoch, or in `train_on_batch`, for each batch.
+        if count < before.count or (count == before.count and total != before.total):
             before = Sums()
         self.state = Sums(total, count)
         if not math.isfinite(total):  # an infinity would stay in the sum, and hide what comes

@@ -13,7 +13,10 @@ __all__ = [
     "asked_first_epoch",
     "on_exception",
     "other_callbacks",
+    "other_names",
+    "require_keras_3",
     "undo_at_next_build",
+    "validated_epochs",
     "validation_of",
 ]
 
@@ -40,20 +43,53 @@ def validation_of(model: Any) -> tuple[Any, int | None]:
     return data, size if isinstance(data, tuple | list) else None
 
 
-def _arguments_of_fit(model: Any) -> dict[str, Any]:
-    """What the running `fit` of a model was called with, by name; empty if it is not found."""
-    for frame in _frames():
-        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
-            return dict(frame.f_locals)
-    return {}
-
-
-def other_callbacks(callback: Any) -> list[str]:
-    """Names the callbacks that are in the same `fit`, but for those that Keras adds."""
+def other_callbacks(callback: Any) -> list[Any]:
+    """Returns the callbacks that are in the same `fit`, but for those that Keras adds."""
     found = _callback_list(callback)
     added = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
     others = [] if found is None else found.callbacks
-    return [type(c).__name__ for c in others if c is not callback and not isinstance(c, added)]
+    return [c for c in others if c is not callback and not isinstance(c, added)]
+
+
+def other_names(callback: Any) -> list[str]:
+    """Names them by their classes."""
+    return [type(other).__name__ for other in other_callbacks(callback)]
+
+
+def validated_epochs(model: Any) -> list[int] | None:
+    """Returns which epochs the running `fit` of a model validates, counted from 1.
+
+    None if no `fit` is found that was given data to validate with.
+    """
+    given = _arguments_of_fit(model)
+    if given.get("validation_data") is None and not given.get("validation_split"):
+        return None
+    often = given.get("validation_freq", 1)
+    epochs = range(1, given["epochs"] + 1)
+    if isinstance(often, int):
+        return [epoch for epoch in epochs if epoch % often == 0]
+    return [epoch for epoch in epochs if epoch in often]
+
+
+def require_keras_3(owner: str, model: Any) -> None:
+    """Refuses the models of Keras 2, which look alike.
+
+    Raises:
+        TypeError: If it is one, or no model at all.
+    """
+    if isinstance(model, keras.Model):
+        return
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    old = any(base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__)
+    raise TypeError(
+        f"{owner} needs a model of Keras 3. Received: "
+        + (
+            f"{kind}, a model of Keras 2 (tf_keras). Import keras in place of tf_keras, and where "
+            f"tf.keras is used, leave TF_USE_LEGACY_KERAS unset."
+            if old
+            else f"an object of type {kind}"
+        )
+    )
 
 
 def on_exception(callback: Any, act: Callable[[], None]) -> Callable[[], None]:
@@ -133,6 +169,13 @@ def _guard(owner: Any, name: str, act: Callable[[], None]) -> None:
             raise
 
     vars(owner)[name] = guarded
+
+
+def _arguments_of_fit(model: Any) -> dict[str, Any]:
+    for frame in _frames():
+        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
+            return dict(frame.f_locals)
+    return {}
 
 
 def _callback_list(callback: Any) -> Any:

@@ -69,6 +69,9 @@ class OptimizerRate:
             _require_variable_rate(leaf)
         self._rates = [leaf.learning_rate for leaf in self.leaves]
         self._loss_scale = getattr(model.optimizer, "dynamic_scale", None)
+        names = ("dynamic_scale", "step_counter")
+        scaling = [getattr(model.optimizer, name, None) for name in names]
+        self._scaling = [variable for variable in scaling if variable is not None]
         self.state = RateState((), (), ())
         largest = self.initial()
         if not (np.isfinite(largest) and largest > 0.0):
@@ -163,6 +166,19 @@ class OptimizerRate:
     def steps_counted(self) -> int:
         """Returns how many steps the optimizer has counted."""
         return max(int(keras.ops.convert_to_numpy(leaf._iterations)) for leaf in self.leaves)
+
+    def progress(self) -> tuple[float, ...]:
+        """Returns the steps counted by each innermost optimizer, the most first.
+
+        Behind them stands what a loss scale changes at a step that it skips.
+        """
+        counts = [int(keras.ops.convert_to_numpy(leaf._iterations)) for leaf in self.leaves]
+        return (max(counts), *counts, *map(_value, self._scaling))
+
+    @property
+    def averages(self) -> bool:
+        """Whether Keras ends a `fit` with averages in place of the weights (`use_ema`)."""
+        return any(getattr(leaf, "use_ema", False) for leaf in self.leaves)
 
     def skips_overflow(self) -> bool:
         """Whether an infinite loss is the affair of a loss scale, which skips such steps.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import wraps
@@ -16,7 +17,7 @@ from adaptlr._arguments import is_integer, refuse, require_path
 from adaptlr._notation import pasteable
 from adaptlr.bridge.carried_state import CarriedState, attach
 from adaptlr.bridge.distributed import is_alone, is_chief, require_supported
-from adaptlr.bridge.fit import on_exception, other_callbacks
+from adaptlr.bridge.fit import on_exception, other_callbacks, other_names, require_keras_3
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.controllers import Run
 from adaptlr.loop.backup import Backup, Identity
@@ -33,6 +34,10 @@ __all__ = ["LearningRateCallback", "arguments_of"]
 # Arguments that say where to log or what to measure on, and nothing about the training.
 _NOT_COMPARED = ("validation_data", "log_dir", "writers", "verbose", "backup_dir", "backup_freq")
 _FORGET = "Configure the callback as it was, or call adaptlr.bridge.carried_state.forget(model)."
+_REMOVE = (
+    "Configure the callback and fit as they were, or remove what was loaded inside fit to begin "
+    "anew: the backup_dir of keras.callbacks.BackupAndRestore."
+)
 # Attributes that are bound to one fit or one model, and no part of a copy.
 _BOUND = ("_model", "params", "_loop", "_unguard", "_backup", "_carried", "_rate", "_identity")
 
@@ -117,6 +122,7 @@ class LearningRateCallback(keras.callbacks.Callback):
         self._model: Any = None
         self.params: Any = {}  # of a callback that is driven by hand
         self._loop: Loop | None = None
+        self._begun = self._in_epoch = False  # training, and an epoch of it
         self._unguard: Callable[[], None] = _nothing
         directory = self._arguments.get("backup_dir")
         self._backup: Backup | None = None
@@ -176,20 +182,35 @@ class LearningRateCallback(keras.callbacks.Callback):
     @_of_an_instance
     def set_model(self, model: Any) -> None:
         """Lets files of the model's weights carry the controller's state."""
+        require_keras_3(type(self).__name__, model)
         super().set_model(model)
         self._carried: CarriedState = attach(model)
         self._carried.source = self._carry
+        self._mend = _FORGET if self._carried.loaded else _REMOVE
+
+    def set_params(self, params: dict[str, Any] | None) -> None:
+        """Takes what is known of the `fit`; of a loop of one's own there may be nothing."""
+        super().set_params(params or {})
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Checks the optimizer and the monitor before the first batch."""
+        if self._model is None:
+            raise self._missing("set_model", "on_train_begin")
+        if getattr(self.model, "optimizer", None) is None:
+            raise ValueError(
+                f"{type(self).__name__} drives the optimizer of a model, and this one has none. "
+                f"Call model.compile(optimizer, ...) with the optimizer that your loop applies."
+            )
         self.decisions = []
         self._unguard()  # if an exception ended the last fit
         self._loop = self._state = None
+        self._begun = self._in_epoch = False
         require_supported(self.model)
+        self._require_alone()
         self._rate = OptimizerRate(self.model)
         monitor = self._plan.controller.monitor
-        self._direction: Direction = (
-            "min" if monitor is None else metric_direction(self.model, monitor)
+        self._direction: Direction | None = (
+            "min" if monitor is None else metric_direction(self.model, monitor, seen=False)
         )
         self._identity = Identity(type(self).__name__, self._plan, self._present)
         if self._backup is not None:
@@ -198,20 +219,22 @@ class LearningRateCallback(keras.callbacks.Callback):
                     f"{type(self).__name__}(backup_dir=...) saves the state of one process, and "
                     f"several train this model: save a checkpoint on rank 0, and leave it out."
                 )
-            self._backup.begin(self._identity, self.model, self.params.get("epochs"))
+            if "epochs" not in self.params:
+                raise ValueError(
+                    f"{type(self).__name__}(backup_dir=...) continues a fit, and this callback is "
+                    f"driven by hand: leave it out, and save model and optimizer yourself."
+                )
+            self._backup.begin(self._identity, self.model, self.params["epochs"])
+        self._begun = True
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Begins at the first epoch, when other callbacks have restored what they restore."""
-        model = self.model
-        if self._loop is None:
-            self._loop = self._start(epoch)
-            if self._plan.averaging:
-                self._unguard = on_exception(self, self._abandon)
-        if self._backup is None or self._backup.begin_epoch(model):
-            self._loop.begin_epoch(epoch)
+        self._begin_epoch(epoch, "on_epoch_begin")
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Acts if the step is due for anything."""
+        if not self._in_epoch:
+            self._begin_epoch(None, "on_train_batch_begin")
         loop, backup = self._loop, self._backup
         if loop is None or (backup is not None and backup.skips(batch, lambda: self.model)):
             return
@@ -235,9 +258,12 @@ class LearningRateCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Closes the epoch with a control point that has seen the monitored metric."""
+        if not self._in_epoch:
+            self._begin_epoch(epoch, "on_epoch_end")
         model, loop, backup = self.model, self._loop, self._backup
         if loop is None:
             return
+        self._in_epoch = False
         if backup is not None:
             backup.end_epoch()
         loop.end_epoch({} if logs is None else logs)
@@ -276,12 +302,63 @@ class LearningRateCallback(keras.callbacks.Callback):
             self._loop = self._start(backup.epoch)
             model.optimizer.finalize_variable_values(model.trainable_weights)
         loop, self._loop = self._loop, None
+        self._begun = self._in_epoch = False
         self._unguard()
         if loop is not None:
             loop.finish(interrupted=interrupted)
             self._state = loop.state
         if backup is not None and not interrupted:
             backup.end()
+
+    def _begin_epoch(self, epoch: int | None, hook: str) -> None:
+        """Begins an epoch; of several hooks of which it is the first, if driven by hand.
+
+        Args:
+            epoch: Its index, or None for the one after the last.
+            hook: The hook that was called.
+
+        Raises:
+            RuntimeError: If a hook is missing without which nothing can be done.
+        """
+        if not self._begun:
+            raise self._missing("on_train_begin", hook)
+        if self._in_epoch:
+            raise self._missing("on_epoch_end", hook)
+        model = self.model
+        if epoch is None:
+            epoch = 0 if self._loop is None else self._loop.epoch + 1
+        if self._loop is None:
+            self._loop = self._start(epoch)
+            if self._plan.averaging:
+                self._unguard = on_exception(self, self._abandon)
+        if self._backup is None or self._backup.begin_epoch(model):
+            self._loop.begin_epoch(epoch)
+        self._in_epoch = True
+
+    def _missing(self, missing: str, hook: str) -> RuntimeError:
+        name = type(self).__name__
+        return RuntimeError(
+            f"{name}.{hook} was called, and {name}.{missing} was not called before it. In a "
+            f"training loop of your own call, in this order: set_model(model), on_train_begin(), "
+            f"for each epoch on_epoch_begin(epoch), for each step on_train_batch_begin(batch) and "
+            f"on_train_batch_end(batch), then on_epoch_end(epoch, logs), and on_train_end()."
+        )
+
+    def _require_alone(self) -> None:
+        """Refuses what would set the rate too, perhaps hours from now.
+
+        Raises:
+            RuntimeError: Names it, and what to do.
+        """
+        rivals = [type(c).__name__ for c in other_callbacks(self) if isinstance(c, _RIVALS)]
+        if rivals:
+            raise RuntimeError(
+                f"{type(self).__name__} sets the learning rate, and so does "
+                f"{', '.join(rivals)}: they would undo each other. "
+                f"Callbacks in this fit: {', '.join(other_names(self))}. Keep one that sets the "
+                f"rate; a schedule and a controller are combined by "
+                f"adaptlr.ScheduleLR(schedule, controller)."
+            )
 
     def _sync(self) -> None:
         _ = self.model  # whose getter brings the variables up to date, where they are not
@@ -296,9 +373,9 @@ class LearningRateCallback(keras.callbacks.Callback):
         if self._backup is not None:
             saved = self._backup.restore(self.model, epoch, self._writers)
         if saved is None:
-            saved = self._carried.take(epoch)
+            saved = self._of_this_horizon(self._carried.take(epoch))
             if saved is not None:
-                self._identity.require(saved, "the state loaded with the weights", _FORGET)
+                self._identity.require(saved, "the state loaded with the weights", self._mend)
         if saved is not None:
             self.decisions += [Record.load(record) for record in saved["decisions"]]
         fit = Fit(
@@ -309,11 +386,24 @@ class LearningRateCallback(keras.callbacks.Callback):
             epoch=epoch,
             epochs=self.params.get("epochs"),
             epoch_steps=self.params.get("steps"),
-            others=lambda: other_callbacks(self),
+            others=lambda: other_names(self),
         )
         writer = MultiWriter(self._writers if is_chief() else [])
         log = Log(writer, self._announce, self._hyperparameters(), self._found)
         return Loop(self._plan, fit, log, saved)
+
+    def _of_this_horizon(self, saved: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Drops a state that came with the weights, and has planned by another end."""
+        other = None if saved is None else self._identity.other_horizon(saved)
+        if other is None:
+            return saved
+        warnings.warn(
+            f"{type(self).__name__} plans by the number of epochs. The run whose weights were "
+            f"loaded had {other[0]}, this one has {other[1]}: weights and optimizer go on, and "
+            f"{type(self).__name__} begins anew.",
+            stacklevel=5,
+        )
+        return None
 
     def _carry(self) -> dict[str, Any] | None:
         """What weights that are saved now should carry; an experiment is not to be continued."""
@@ -327,7 +417,7 @@ class LearningRateCallback(keras.callbacks.Callback):
             run,
             steps_per_epoch=self.params.get("steps"),
             epochs=self.params.get("epochs") if self._plan.known_horizon else None,
-            direction=self._direction,
+            direction=self._direction or run.direction,
         )
 
     def _hyperparameters(self) -> dict[str, Any]:
@@ -360,6 +450,13 @@ def arguments_of(
     """
     parameters = inspect.signature(callback).parameters
     return {name: (values[name], p.default) for name, p in parameters.items()}
+
+
+_RIVALS = (
+    LearningRateCallback,
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+)
 
 
 def _plain(value: Any) -> Any:

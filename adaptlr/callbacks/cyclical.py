@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,8 +13,17 @@ from adaptlr._arguments import is_integer, is_number, refuse, speaking_for
 from adaptlr.callbacks.base import LearningRateCallback, arguments_of
 from adaptlr.controllers import Constant, Run
 from adaptlr.controllers.guard import guarded
+from adaptlr.loop.loop import Loop
 from adaptlr.loop.plan import Plan, whatever_the_run
-from adaptlr.schedules import CosineRestarts, Cyclical, CyclicalMomentum, OneCycle, Schedule
+from adaptlr.schedules import Constant as Hold
+from adaptlr.schedules import (
+    CosineRestarts,
+    Cyclical,
+    CyclicalMomentum,
+    Joined,
+    OneCycle,
+    Schedule,
+)
 from adaptlr.writers import Writer
 
 __all__ = ["CyclicalLR", "OneCycleLR"]
@@ -108,7 +118,9 @@ class OneCycleLR(LearningRateCallback):
 
     Args:
         max_lr: Highest rate, > 0.
-        total_steps: Steps in the cycle, ≥ 2; None takes those of `fit`.
+        total_steps: Steps in the cycle, ≥ 2, from step 0, which with `initial_epoch` lies before
+            this `fit`. None takes those of `fit`: of all its epochs, if the optimizer has been
+            trained and goes on, else of those from `initial_epoch` on.
         pct_start: Share of the steps in which the rate rises, in (0, 1).
         div_factor: Highest over first rate, ≥ 1.
         final_div_factor: First over last rate, ≥ 1.
@@ -159,18 +171,45 @@ class OneCycleLR(LearningRateCallback):
                 max_lr, steps, pct_start, div_factor, final_div_factor, three_phase=three_phase
             )
         cycle = partial(_over_the_run, template, total_steps)
-        super().__init__(Plan(guarded(Constant()), cycle, _inverse(self, momentum, cycle)), given)
+        momenta = _inverse(self, momentum, cycle)
+        rates: Callable[[Run], Schedule] = cycle
+        if total_steps is None:
+            rates = partial(_placed, cycle)
+            momenta = None if momenta is None else partial(_placed, momenta)
+        super().__init__(Plan(guarded(Constant()), rates, momenta), given)
+
+    def _start(self, epoch: int) -> Loop:
+        loop = super()._start(epoch)
+        if self._arguments["total_steps"] is None and loop.enters_late:
+            warnings.warn(
+                f"OneCycleLR(total_steps=None): the cycle spans all {self.params['epochs']} "
+                f"epochs of fit, and this fit enters it at epoch {epoch + 1} with nothing "
+                f"restored. Where each fit trains a part of the epochs, pass the steps of all of "
+                f"them: OneCycleLR(..., total_steps=epochs * steps_per_epoch).",
+                stacklevel=4,
+            )
+        return loop
 
 
 def _over_the_run(template: OneCycle, total_steps: int | None, run: Run) -> OneCycle:
     if total_steps is not None:
         return template
-    if run.last_step is None:
+    if run.last_step is None or run.total_steps is None:
         raise ValueError(
             "OneCycleLR(total_steps=None) takes the number of steps from fit, and the data does "
             "not say. Pass total_steps, or steps_per_epoch to fit."
         )
+    if run.new and run.first_step:  # initial_epoch numbers the epochs, and continues nothing
+        return replace(template, total_steps=max(2, run.total_steps))
     return replace(template, total_steps=max(2, run.last_step))
+
+
+def _placed(shape: Callable[[Run], Schedule], run: Run) -> Schedule:
+    """Lets a cycle over the steps of `fit` begin where that does, if nothing is continued."""
+    schedule = shape(run)
+    if not (run.new and run.first_step):
+        return schedule
+    return Joined((Hold(schedule(0)), schedule), (run.first_step,))
 
 
 def _inverse(

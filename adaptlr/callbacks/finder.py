@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from adaptlr._arguments import speaking_for
+from adaptlr.bridge.fit import require_keras_3
 from adaptlr.callbacks.base import LearningRateCallback, arguments_of
 from adaptlr.controllers import RangeFinder
 from adaptlr.loop.plan import Plan, whatever_the_run
@@ -125,11 +126,7 @@ class LRFinder(LearningRateCallback):
         Raises:
             TypeError: If `epochs` or `initial_epoch` is given, or the model is none.
         """
-        if not isinstance(model, keras.Model):
-            raise TypeError(
-                f"LRFinder.find(model=...) must be a Keras model, with the data after it: "
-                f"find(model, x, y). Received: an object of type {type(model).__name__}"
-            )
+        require_keras_3("LRFinder.find(model, x, y)", model)
         for name in ("epochs", "initial_epoch"):
             if name in fit_arguments:
                 raise TypeError(

@@ -27,7 +27,8 @@ class PlateauLR(LearningRateCallback):
     to the last good weights and a third of the rate (see `adaptlr.controllers.Divergence`).
 
     Args:
-        monitor: Metric to watch, by its name in `logs`.
+        monitor: Metric to watch, by its name in `logs`. Epochs in which it is not there are not
+            counted, such as those that `validation_freq` leaves out.
         factor: What a cut multiplies the rate by, in (0, 1).
         patience: Epochs without improvement before a cut, ≥ 0.
         verbose: 1 prints each decision.

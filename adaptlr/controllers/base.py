@@ -51,6 +51,7 @@ class Run:
         customary: What the class of the optimizer is usually trained with, > 0, or None if that is
             not known.
         accumulation: Steps that make one update of the weights, ≥ 1.
+        new: Whether the optimizer has trained nothing, so that `initial_epoch` continues nothing.
     """
 
     learning_rate: float
@@ -62,6 +63,7 @@ class Run:
     optimizer_momentum: float = 0.0
     customary: float | None = None
     accumulation: int = 1
+    new: bool = False
 
     @property
     def last_step(self) -> int | None:

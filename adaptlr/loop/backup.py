@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import keras
@@ -27,6 +27,8 @@ from adaptlr.writers import Record, Writer
 
 __all__ = ["Backup", "Identity"]
 
+_UNKNOWN = "not yet known"
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -46,6 +48,8 @@ class Identity:
         """Returns what is saved of a loop in every kind of file."""
         content = loop.carry()
         words = self._words(Run(**content["run"]))
+        if not loop.direction_known:
+            words["direction of the metric"] = _UNKNOWN
         return {**content, "identity": words, "decisions": [asdict(r) for r in decisions]}
 
     def require(self, saved: Mapping[str, Any], source: object, mend: str) -> None:
@@ -55,20 +59,35 @@ class Identity:
             ValueError: Names the source, the difference, and what to do.
         """
         try:
-            run = self.present(Run(**saved["run"]))
+            before = Run(**saved["run"])
+            run = self.present(before)
             then, now = saved["identity"], self._words(run)
+            if self._plans_otherwise(before, run):
+                epochs = f"{before.epochs}, that of this run {run.epochs}"
+                raise ValueError(f"its number of epochs is {epochs}")
             for name in now:
-                if then[name] != now[name]:
+                if then[name] not in (now[name], _UNKNOWN):
                     raise ValueError(f"its {name} is {then[name]}, that of this run {now[name]}")
             rebuild(self.plan.controller.init(run), saved["state"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{source} is of another run: {error}. {mend}") from error
 
+    def other_horizon(self, saved: Mapping[str, Any]) -> tuple[int | None, int | None] | None:
+        """Returns the numbers of epochs, then and now, if what is planned differs by them."""
+        before = Run(**saved["run"])
+        now = self.present(before)
+        return (before.epochs, now.epochs) if self._plans_otherwise(before, now) else None
+
+    def _plans_otherwise(self, then: Run, now: Run) -> bool:
+        """Whether schedule or controller make something else of another number of epochs."""
+        init, describe = self.plan.controller.init, self.plan.describe
+        as_then = replace(now, epochs=then.epochs)
+        return init(as_then) != init(now) or describe(as_then) != describe(now)
+
     def _words(self, run: Run) -> dict[str, str]:
         return {
             "callback": self.owner,
             "number of steps in an epoch": str(run.steps_per_epoch),
-            "number of epochs": str(run.epochs),
             "direction of the metric": run.direction,
             **self.plan.describe(run),
         }

@@ -31,6 +31,7 @@ class Clock:
         self._epoch_steps = epoch_steps
         self._execution = execution
         self._ended: deque[int] = deque(maxlen=64)
+        self._begun = 0  # calls, in this epoch
 
     @property
     def done(self) -> int:
@@ -48,15 +49,31 @@ class Clock:
         steps, state = self._epoch_steps, self.state
         return steps is not None and state.begun + self._execution >= state.epoch_start + steps
 
+    @property
+    def heard_in_epoch(self) -> bool:
+        """Whether batches of the present epoch were announced, and trained."""
+        return bool(self._ended)
+
+    @property
+    def unheard(self) -> bool:
+        """Whether nobody tells of batches. Data that are empty end in the first that begins."""
+        return not self._ended and self._begun != 1
+
+    def count(self, done: int) -> None:
+        """Takes the count of somebody else for an epoch that is unheard."""
+        self.state = replace(self.state, done=max(done, self.state.epoch_start))
+
     def begin_epoch(self) -> None:
         """Notes where an epoch begins."""
         self.state = replace(self.state, epoch_start=self.state.done)
         self._ended.clear()
+        self._begun = 0
 
     def begin(self, batch: int) -> None:
         """Notes that a batch of the epoch, or several from it on, are about to be trained."""
         step = self.state.epoch_start + batch
         self.state = replace(self.state, done=step, begun=step)
+        self._begun += 1
 
     def end(self, batch: int) -> None:
         """Notes that a batch was trained; may be called from any thread, in any order."""

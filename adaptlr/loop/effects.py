@@ -39,6 +39,7 @@ class Effects:
         self._model = model
         self._snapshots = Snapshots(leave)
         self._first_step = step
+        self._restored_at: int | None = None
         self.average = RunningAverage(model, step) if averaging else None
         self.next_average = step
         self._average_interval = max(1, min(16, epoch_steps // 8)) if epoch_steps else 16
@@ -99,6 +100,7 @@ class Effects:
             place = "earlier" if earlier else "snapshot"
             done = self._snapshots.restore(earlier=earlier)
         if done:
+            self._restored_at = step
             # The sums behind the epoch's metrics hold what was undone, NaN included.
             self._model.reset_metrics()
             if self.average is not None:
@@ -127,13 +129,19 @@ class Effects:
         if self.average is not None:
             self.average.swap_out()
 
-    def finish(self, *, experiment: bool, interrupted: bool) -> bool:
+    def finish(self, step: int, *, experiment: bool, interrupted: bool, overwritten: bool) -> bool:
         """Leaves the best weights in the model; True if an experiment was undone.
 
-        If `fit` was interrupted, these may also be those of the last snapshot.
+        Args:
+            step: Training steps done.
+            experiment: Whether the present weights are one, to be undone.
+            interrupted: Whether `fit` was; then the best may also be those of the last snapshot.
+            overwritten: Whether Keras has put other weights into the model since the last step.
         """
         if self.average is not None:
             self.average.finish()
+        elif overwritten and step == self._restored_at:
+            self._snapshots.restore()
         back = experiment or (interrupted and self.average is None)
         return back and self._snapshots.restore() and experiment
 

@@ -48,7 +48,7 @@ class Log:
 
     def know(self, run: Run) -> None:
         """Adds to the description what is known of a run."""
-        default = asdict(Run(0.0))
+        default = asdict(Run(0.0, new=run.new))
         self._about.update({name: x for name, x in asdict(run).items() if x != default[name]})
 
     def describe(self, step: int, batch_size: float) -> None:

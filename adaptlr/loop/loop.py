@@ -10,10 +10,12 @@ from typing import Any
 from adaptlr._store import rebuild
 from adaptlr.bridge.distributed import agreed
 from adaptlr.bridge.evaluation import Sums
+from adaptlr.bridge.idle import warn_if_idle
 from adaptlr.bridge.optimizer import OptimizerRate, RateState
 from adaptlr.bridge.variables import finite_weights, to_host, training_variables
 from adaptlr.controllers import Decision, Observation, Run
 from adaptlr.loop.clock import Clock, ClockState
+from adaptlr.loop.direction import metric_direction, redirected
 from adaptlr.loop.effects import Effects
 from adaptlr.loop.log import Log
 from adaptlr.loop.plan import Plan
@@ -33,7 +35,8 @@ class Fit:
         model: The model. Whoever calls the loop has synced it: on JAX its variables hold no
             values inside an epoch unless asked, and what is written without asking is lost.
         rate: The optimizer's rate.
-        direction: Whether the monitored metric is better when lower or when higher.
+        direction: Whether the monitored metric is better when lower or when higher, or None if
+            that is known only when the metric is first seen.
         epoch: Index of the first epoch.
         epochs: Index of the epoch at which `fit` ends, or None.
         epoch_steps: Steps in an epoch, or None if unknown.
@@ -43,7 +46,7 @@ class Fit:
     owner: str
     model: Any
     rate: OptimizerRate
-    direction: Direction
+    direction: Direction | None
     epoch: int
     epochs: int | None
     epoch_steps: int | None
@@ -96,6 +99,8 @@ class Loop:
         steps = fit.epoch_steps
         self._clock = Clock(_first_step(fit), steps, fit.execution)
         self._interval = max(1, steps // 10) if steps else 100
+        self._first, self._at_start = self.step, fit.rate.progress()
+        self._moved = self._unheard_told = False
         self._next_step = self._next_control = self.step
         self._decision = Decision(scale=1.0)
         self._check_owner = False
@@ -113,10 +118,12 @@ class Loop:
             step=self.step,
             epoch_steps=steps,
         )
-        self._run = self._known_run() if saved is None else Run(**saved["run"])
+        self._direction = fit.direction
+        self._run = self._known_run() if saved is None else self._saved_run(saved)
         self._rates = Rates(plan, self._run, fit.owner, fit.model, fit.rate)
         self.state = plan.controller.init(self._run)
         self._log.know(self._run)
+        self._restored = saved is not None
         if saved is None:
             self._begin()
         else:
@@ -129,12 +136,34 @@ class Loop:
             steps_per_epoch=fit.epoch_steps,
             epochs=fit.epochs if self._plan.known_horizon else None,
             first_step=self.step,
-            direction=fit.direction,
+            new=self._at_start[0] == 0,
+            direction=self._direction or self._tell_direction(seen=False) or "min",
             measurable=self._sensors.measurable,
             optimizer_momentum=fit.rate.velocity(),
             customary=fit.rate.customary(),
             accumulation=fit.rate.accumulation(),
         )
+
+    def _saved_run(self, saved: Mapping[str, Any]) -> Run:
+        run = Run(**saved["run"])
+        epochs = self._fit.epochs if self._plan.known_horizon else None
+        return replace(run, direction=self._direction or run.direction, epochs=epochs)
+
+    def _tell_direction(self, *, seen: bool) -> Direction | None:
+        monitor = self._plan.controller.monitor
+        if self._direction is None and monitor is not None:
+            self._direction = metric_direction(self._fit.model, monitor, seen=seen)
+        return self._direction
+
+    def _settle_direction(self) -> None:
+        """Takes to the direction of a metric that is seen for the first time."""
+        if self._direction is not None:
+            return
+        direction = self._tell_direction(seen=True)
+        if direction is not None:
+            self._run = replace(self._run, direction=direction)
+            self.state = redirected(self.state, direction)
+            self._log.know(self._run)
 
     def _begin(self) -> None:
         self._rates.compile_in(self.step, self._decision.scale)
@@ -154,6 +183,8 @@ class Loop:
 
     def _continue(self, saved: Mapping[str, Any]) -> None:
         self.state = rebuild(self.state, saved["state"])
+        if self._direction is not None:
+            self.state = redirected(self.state, self._direction)
         self._decision = rebuild(self._decision, saved["decision"])
         whole = "loop" in saved
         if whole:
@@ -198,6 +229,16 @@ class Loop:
             "decision": asdict(replace(self._decision, curve=None)),
         }
 
+    @property
+    def enters_late(self) -> bool:
+        """Whether this run is said to go on from a step, and nothing of it was restored."""
+        return not self._restored and self._run.first_step > 0 and not self._run.new
+
+    @property
+    def direction_known(self) -> bool:
+        """Whether the direction of the monitored metric is more than a guess."""
+        return self._direction is not None
+
     def save(self) -> dict[str, Any]:
         """Everything that another process needs to go on from here as if it were this one."""
         average = self._effects.average
@@ -235,6 +276,7 @@ class Loop:
         self._effects.swap_out()
         self._epoch, self._over = epoch, False
         self._clock.begin_epoch()
+        self._rates.begin_epoch()
         self._epoch_loss = None
         self._sensors.loss.reset()
         # Other callbacks have just had their turn at the rate: look once, before it is written.
@@ -288,14 +330,16 @@ class Loop:
         """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
         self._over = True
         loss = self._sensors.loss.read() if self._epoch_loss is None else self._epoch_loss
-        if not self._clock.end_epoch():
-            self._rates.lost(self.step)
+        self._end_steps()
         average = self._effects.average
         if self._sensors.missing_from(logs):
             self._swap_in()
             logs.update(self._sensors.evaluate())
         elif average is not None and not average.swapped:
             self._take_average()
+        # Looked up by the step itself, or lost with a batch that was not there.
+        self._rates.require_ownership(self.step, self._fit.others)
+        self._rates.apply(max(self.step - 1, self._first), self._decision)
         rates = self._fit.rate.read_all()
         if self.exploring and average is not None:
             self._tell_without_experiment(logs)
@@ -318,6 +362,29 @@ class Loop:
             self._untouched = {name: logs[name] for name in training}
         logs.update({name: x for name, x in self._untouched.items() if name in training})
 
+    def _end_steps(self) -> None:
+        """Counts the epoch's steps, and looks once at whether the optimizer has counted any."""
+        if self._clock.unheard:  # the callback is driven by hand
+            trained = self._fit.rate.progress()[0] - self._at_start[0]
+            self._clock.count(self._first + int(trained))
+            self._require_hooks()
+        elif not self._clock.end_epoch():
+            self._rates.lost(self.step)
+        if not self._moved and self._clock.heard_in_epoch:
+            self._moved = True
+            warn_if_idle(self._fit.owner, self._fit.model, self._fit.rate, self._at_start)
+
+    def _require_hooks(self) -> None:
+        stands = not (self._rates.every_step or self._plan.averaging or self.exploring)
+        if not (stands or self._unheard_told):
+            self._unheard_told = True
+            warnings.warn(
+                f"{self._fit.owner} sets the rate in on_train_batch_begin, and on_train_batch_end "
+                f"counts the steps. In epoch {self._epoch + 1} one of them was not called: the "
+                f"rate changes only where epochs end. Call both around each step.",
+                stacklevel=4,
+            )
+
     def abandon(self) -> None:
         """Goes back to the raw weights; an exception is on its way out of `fit`."""
         self._effects.swap_out()
@@ -325,7 +392,14 @@ class Loop:
     def finish(self, *, interrupted: bool = False) -> None:
         """Leaves the best weights in the model and closes the log."""
         self._rates.remove()
-        if self._effects.finish(experiment=self.exploring, interrupted=interrupted):
+        # SwapEMAWeights has validated with the averages, so that they are what was restored.
+        swaps = "SwapEMAWeights" in self._fit.others()
+        if self._effects.finish(
+            self.step,
+            experiment=self.exploring,
+            interrupted=interrupted,
+            overwritten=self._fit.rate.averages and not swaps,
+        ):
             self._fit.rate.put_back()
         self._log.close()
 
@@ -341,6 +415,8 @@ class Loop:
     ) -> None:
         step, scale = self.step, self._decision.scale
         self._rates.require_ownership(step, self._fit.others)
+        if monitored is not None:
+            self._settle_direction()
         seen = self._observe(loss, monitored, sampled, epoch_end)
         self.state, decision = self._plan.controller.update(self.state, seen)
         self._decision = decision
@@ -354,14 +430,14 @@ class Loop:
         asked = decision.next_step
         self._next_control = step + self._interval if asked is None else asked
         ended = epoch_end and self._epoch + 1 == self._fit.epochs
-        self._rates.apply(step, decision, ended=ended)
+        self._rates.apply(step, decision, after=epoch_end, ended=ended)
         self._plan_next()
         if decision.rule == "unseen" or (decision.rule == "unprobed" and restored):
             self._warn_unseen(decision)
         if decision.rule != "hold":
             kept = "" if restored or not decision.restores else " (there was none to go back to)"
             self._record(decision.rule, decision.reason + kept, decision)
-        self._log.control(step, self._rates.state.written, seen, decision.phase)
+        self._log.control(step, self._rates.present, seen, decision.phase)
         if not self._log.described and self._clock.done_in_epoch > 0:
             # Samples of an epoch's last batch, which may be smaller, would tell the wrong size.
             samples = 0.0 if epoch_end else self._sensors.loss.samples

@@ -50,6 +50,7 @@ class Rates:
         optimizer: OptimizerRate,
     ) -> None:
         self.state = RatesState()
+        self._coming: float | None = None
         self._plan = plan
         self._run = run
         self._owner = owner
@@ -63,7 +64,7 @@ class Rates:
     @property
     def present(self) -> float:
         """The rate that the next step is trained with, as far as it is known."""
-        written = self.state.written
+        written = self.state.written if self._coming is None else self._coming
         return self._run.learning_rate if written is None else written
 
     @property
@@ -111,22 +112,39 @@ class Rates:
         if self._in_graph is not None:
             self.compile_in(step, scale)
 
-    def apply(self, step: int, decision: Decision, *, ended: bool = False) -> None:
+    def apply(
+        self, step: int, decision: Decision, *, after: bool = False, ended: bool = False
+    ) -> None:
         """Writes rate and momentum of the step about to be trained, if they differ.
 
-        If the run has ended, none is: a schedule that knows no rate for it leaves the last one's.
+        Args:
+            step: That step.
+            decision: Its scale counts.
+            after: Where an epoch ends, the rate of the step before it, at the new scale: what the
+                optimizer shows there is what was trained with, and what was decided since.
+            ended: Whether the run has: a schedule that knows no rate for it leaves the last one's.
         """
+        before = max(step - 1, self._run.first_step)
         try:
-            rate = decision.scale * self._scheduled(step)
+            self._coming = decision.scale * self._scheduled(step)
         except Exception:
             if not ended:
                 raise
-            rate = decision.scale * self._scheduled(step - 1)
-        if rate != self.state.written or self.state.lost:
-            self._optimizer.write(rate, self._lasting(step, rate, decision))
+            self._coming = decision.scale * self._scheduled(before)
+        rate = decision.scale * self._scheduled(before) if after else self._coming
+        if rate != self.state.written or self.state.lost or after:
+            lasting = self._lasting(step, self._coming, decision)
+            self._optimizer.write(rate, rate if lasting == self._coming else lasting)
             self.state = RatesState(rate)
         if self._momentum is not None and self._cycled is not None:
-            self._cycled.write(self._momentum(step))
+            self._cycled.write(self._momentum(before if after else step))
+        if self._in_graph is not None and after:
+            self._in_graph.rest()
+
+    def begin_epoch(self) -> None:
+        """Lets the optimizer show the rate that comes next, of those that are compiled in."""
+        if self._in_graph is not None:
+            self._in_graph.wake()
 
     def lost(self, step: int) -> None:
         """Allows for a last batch that was announced and was not there; `step` comes next.

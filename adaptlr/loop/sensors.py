@@ -9,7 +9,7 @@ from typing import Any
 from adaptlr._arguments import did_you_mean
 from adaptlr.bridge.average import RunningAverage
 from adaptlr.bridge.evaluation import TrainingLoss, evaluate, few, sample
-from adaptlr.bridge.fit import validation_of
+from adaptlr.bridge.fit import validated_epochs, validation_of
 from adaptlr.loop.plan import Plan
 
 __all__ = ["Sensors", "number"]
@@ -115,8 +115,12 @@ class Sensors:
         value = number(logs.get(name))
         # `fit` validates as often as it was told, so that what it has not is still to come.
         if value is None and not self.warned and not (self._of_fit and self.measurable):
+            validated = validated_epochs(self._model) if _unvalidated(name, logs) else None
+            if validated and epoch + 1 not in validated:
+                return None  # as was asked for by validation_freq
             self.warned = True
-            why = _why_missing(name, logs, epoch, self._without_metric())
+            hint = _hint(name, logs, validated, self._owner)
+            why = _why_missing(name, logs, epoch, hint, self._without_metric())
             warnings.warn(f"{self._owner}(monitor={name!r}): {why}", stacklevel=4)
         return value
 
@@ -146,19 +150,32 @@ def number(value: Any) -> float | None:
         return None
 
 
-def _why_missing(name: str, logs: Mapping[str, Any], epoch: int, meanwhile: str) -> str:
+def _unvalidated(name: str, logs: Mapping[str, Any]) -> bool:
+    """Whether a metric is missing with all that validation gives."""
+    return name.startswith("val_") and not any(key.startswith("val_") for key in logs)
+
+
+def _hint(name: str, logs: Mapping[str, Any], validated: list[int] | None, owner: str) -> str:
+    if not _unvalidated(name, logs):
+        guess = did_you_mean(name, logs).strip(" ()")
+        if guess:
+            return guess
+        return f"a callback that puts it there must be listed before {owner}"
+    if validated is None:
+        return "nothing was validated in this epoch: pass validation_data to fit"
+    if not validated:
+        return "none of the epochs of fit is validated: lower validation_freq"
+    return "nothing was validated in this epoch: the validation data hold no batch"
+
+
+def _why_missing(name: str, logs: Mapping[str, Any], epoch: int, hint: str, meanwhile: str) -> str:
     """Says why there is no number named `name` in the logs of an epoch, and what happens."""
     if name in logs:
         return (
             f"at the end of epoch {epoch + 1} this metric is no number; monitor one that is. "
             f"Received: {name}={str(logs[name])[:60]} ({type(logs[name]).__name__})"
         )
-    hint = ""
-    if name.startswith("val_") and not any(key.startswith("val_") for key in logs):
-        hint = " (nothing was validated in this epoch: pass validation_data to fit)"
-    else:
-        hint = did_you_mean(name, logs)
     return (
-        f"there is no such metric at the end of epoch {epoch + 1}{hint}; until there is, "
+        f"there is no such metric at the end of epoch {epoch + 1} ({hint}); until there is, "
         f"{meanwhile}. Metrics: {', '.join(sorted(logs))}"
     )

@@ -87,6 +87,11 @@ def _show(options: argparse.Namespace) -> None:
         )
     known = {name: x for name, x in sorted(recorded.run.items()) if x is not None}
     print(textwrap.fill(", ".join(f"{name} {_shown(x)}" for name, x in known.items()), _width()))
+    if recorded.runs > 1:
+        print(
+            f"{recorded.runs} runs have begun in this log, and this is the last of them: give "
+            f"each a log_dir, or a file, of its own to see the others"
+        )
     _print_decisions(recorded)
     epochs = [(step, x) for step, x in recorded.scalars if any("epoch/" in tag for tag in x)]
     if epochs:

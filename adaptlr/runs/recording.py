@@ -89,6 +89,8 @@ class _Reading:
         self._last = step
 
     def take(self, record: Record) -> None:
+        if record.rule == "start":
+            self.recorded.runs += 1
         self.begin(record.step)
         self.recorded.write_decision(record)
 

@@ -142,6 +142,7 @@ class MemoryWriter:
 
     def __init__(self) -> None:
         self.run: dict[str, Any] = {}
+        self.runs = 0  # begun in the log that this was read from; what overlaps is left out
         self.scalars: list[tuple[int, dict[str, float]]] = []
         self.decisions: list[Record] = []
         self.fits = 0

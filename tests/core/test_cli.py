@@ -40,6 +40,29 @@ def test_show_prints_the_decisions_as_a_table(run, capsys):
     ]
 
 
+def test_show_says_that_a_log_holds_several_runs(run, capsys):
+    """As where a search of hyperparameters gives all its trials one log_dir."""
+    for _ in range(2):
+        writer = JSONLinesWriter(run)
+        writer.write_decision(Record(0, 0, 0.2, "start", "begins anew"))
+        writer.write_scalars(10, {"learning_rate": 0.2})
+        writer.close()
+    main(["show", run])
+    shown = capsys.readouterr().out
+    assert "3 runs have begun in this log, and this is the last of them" in shown
+    assert "0.2   start  begins anew" in shown
+
+
+def test_show_says_so_of_event_files(tmp_path, capsys):
+    for rate in (0.1, 0.2):
+        writer = TensorBoardWriter(tmp_path)
+        writer.write_decision(Record(0, 0, rate, "start", "begins"))
+        writer.write_decision(Record(9, 0, rate, "plateau", "why"))
+        writer.close()
+    main(["show", str(tmp_path)])
+    assert "2 runs have begun in this log" in capsys.readouterr().out
+
+
 def test_long_reasons_are_wrapped_under_their_column(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     writer = JSONLinesWriter(tmp_path / "run.jsonl")

@@ -365,7 +365,8 @@ class TestObjectsOfTheWrongKind:
             adaptlr.PlateauLR(**{name: value})
 
     def test_data_in_place_of_a_model(self):
-        with pytest.raises(TypeError, match=r"find\(model, x, y\)\. Received: .* type ndarray"):
+        message = r"find\(model, x, y\) needs a model of Keras 3\. .*ndarray"
+        with pytest.raises(TypeError, match=message):
             adaptlr.LRFinder().find(*blobs(8))
 
 

@@ -1,0 +1,186 @@
+"""What a `fit` leaves in the model, and in the optimizer, is what was promised and logged."""
+
+from __future__ import annotations
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+from models import blobs, classifier, collected_warnings, one_weight, steps, weight
+
+import adaptlr
+from adaptlr.schedules import Cosine, OneCycle
+
+X, Y = blobs(96)
+VALIDATION = blobs(64, seed=1)
+
+
+def rate(model):
+    return float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+
+
+OPTIMIZERS = {
+    "plain": lambda: keras.optimizers.SGD(0.3, momentum=0.9),
+    "use_ema": lambda: keras.optimizers.SGD(0.3, momentum=0.9, use_ema=True),
+    "overwriting": lambda: keras.optimizers.SGD(
+        0.3, momentum=0.9, use_ema=True, ema_overwrite_frequency=7
+    ),
+    "loss scale": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.3, momentum=0.9, use_ema=True), 1.0
+    ),
+}
+
+
+class TestWeights:
+    """Overfitting with a high rate, so that the best epoch is not the last."""
+
+    def fit(self, optimizer, callbacks, epochs=20):
+        model = classifier(optimizer)
+        noisy = np.random.default_rng(0).permutation(Y)
+        history = model.fit(
+            X, noisy, epochs=epochs, verbose=0, validation_data=VALIDATION, callbacks=callbacks
+        ).history
+        return min(history["val_loss"]), history["val_loss"][-1], self.left(model)
+
+    def left(self, model):
+        return model.evaluate(*VALIDATION, verbose=0, return_dict=True)["loss"]
+
+    @pytest.mark.parametrize("others", ["none", "before", "after"])
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+    def test_are_the_best_where_plateaulr_has_stopped(self, optimizer, others):
+        rule = adaptlr.PlateauLR(patience=2, restore_best_weights=True, stop=True, min_delta=0.0)
+        callbacks = [rule]
+        if others != "none":
+            early = keras.callbacks.EarlyStopping(patience=30)
+            callbacks.insert(0 if others == "before" else 1, early)
+        best, last, left = self.fit(OPTIMIZERS[optimizer](), callbacks)
+        assert rule.decisions[-1].rule == "stop"
+        assert last > best
+        assert left == pytest.approx(best, rel=1e-5)
+
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+    def test_are_the_best_averages_of_autolr(self, optimizer):
+        best, _, left = self.fit(OPTIMIZERS[optimizer](), [adaptlr.AutoLR()], epochs=80)
+        assert left <= best + 0.1 * abs(best)  # best by more than noise
+        assert np.isfinite(left)
+
+    def test_are_those_that_swapemaweights_has_validated(self):
+        rule = adaptlr.PlateauLR(patience=2, restore_best_weights=True, stop=True, min_delta=0.0)
+        swap = keras.callbacks.SwapEMAWeights()
+        best, _, left = self.fit(OPTIMIZERS["use_ema"](), [swap, rule], epochs=40)
+        assert rule.decisions[-1].rule == "stop"
+        assert left == pytest.approx(best, rel=1e-5)
+
+
+SCHEDULES = {
+    "ScheduleLR": (lambda: adaptlr.ScheduleLR(Cosine(1.0, 40)), Cosine(1.0, 40)),
+    "OneCycleLR": (
+        lambda: adaptlr.OneCycleLR(1.0, total_steps=40, momentum=None),
+        OneCycle(1.0, 40),
+    ),
+}
+
+
+def unknown_length():
+    """Ten batches of one sample, of which nobody can tell that they are ten."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        ones = tf.ones((1, 1))
+        return tf.data.Dataset.from_tensors((ones, ones)).repeat(10).filter(lambda x, y: True)
+    torch = pytest.importorskip("torch")
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            for _ in range(10):
+                yield np.ones((1,), "float32"), np.ones((1,), "float32")
+
+    return torch.utils.data.DataLoader(Stream(), batch_size=1)
+
+
+class TestRates:
+    """Applied, logged and shown are one number: that of the last step of the epoch."""
+
+    def check(self, kind, tmp_path, fit):
+        make, schedule = SCHEDULES[kind]
+        shown = []
+
+        class Shown(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                shown.append(rate(self.model))
+
+        model, path = one_weight(), tmp_path / "log.csv"
+        history = fit(model, [make(), keras.callbacks.CSVLogger(path), Shown()])
+        expected = [schedule(step) for step in (9, 19, 29, 39)]
+        assert weight(model) == pytest.approx(-sum(map(schedule, range(40))), rel=1e-5)
+        assert history["learning_rate"] == pytest.approx(expected, rel=1e-6)
+        assert shown == history["learning_rate"]
+        with path.open() as file:
+            logged = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+        assert logged == pytest.approx(expected, rel=1e-6)
+        assert rate(model) == shown[-1]
+
+    @pytest.mark.parametrize("kind", SCHEDULES)
+    def test_of_a_known_number_of_steps(self, kind, tmp_path):
+        self.check(kind, tmp_path, lambda m, c: m.fit(**steps(10), epochs=4, callbacks=c).history)
+
+    @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+    @pytest.mark.parametrize("kind", SCHEDULES)
+    def test_of_an_unknown_number_of_steps(self, kind, tmp_path):
+        def fit(model, callbacks):
+            arguments = {"epochs": 4, "verbose": 0, "shuffle": False, "callbacks": callbacks}
+            return model.fit(unknown_length(), **arguments).history
+
+        self.check(kind, tmp_path, fit)
+
+    def test_a_cut_at_the_end_of_an_epoch_shows_at_once_as_in_keras(self):
+        arguments = {"patience": 1, "factor": 0.5, "min_delta": 1e9}
+        found = []
+        for kind in (keras.callbacks.ReduceLROnPlateau, adaptlr.PlateauLR):
+            model = one_weight()
+            history = model.fit(**steps(4), epochs=4, callbacks=[kind("loss", **arguments)])
+            found.append((history.history["learning_rate"], rate(model)))
+        assert found[0] == found[1] == ([1.0, 1.0, 0.5, 0.25], 0.125)
+
+
+class TestInitialEpoch:
+    """A cycle over the run spans what this `fit` trains, or says that it does not."""
+
+    def test_of_an_optimizer_that_is_new_numbers_the_epochs(self):
+        model = one_weight()
+        callback = adaptlr.OneCycleLR(1.0, momentum=None)
+        model.fit(**steps(4), initial_epoch=6, epochs=12, callbacks=[callback])
+        assert weight(model) == pytest.approx(-sum(map(OneCycle(1.0, 24), range(24))), rel=1e-5)
+
+    def test_and_the_momentum_goes_with_it(self):
+        seen = []
+        for first in (0, 6):
+            model = one_weight(keras.optimizers.SGD(1.0, momentum=0.9))
+            callback = adaptlr.OneCycleLR(1.0)
+            model.fit(**steps(4), initial_epoch=first, epochs=first + 6, callbacks=[callback])
+            seen.append(weight(model))
+        assert seen[0] == pytest.approx(seen[1], rel=1e-5)
+
+    def test_of_an_optimizer_that_goes_on_enters_the_cycle_and_says_so(self):
+        model = one_weight()
+        model.fit(**steps(4), epochs=6)
+        before = weight(model)
+        with collected_warnings() as messages:
+            model.fit(
+                **steps(4),
+                initial_epoch=6,
+                epochs=12,
+                callbacks=[adaptlr.OneCycleLR(1.0, momentum=None)],
+            )
+        (message,) = messages
+        assert "spans all 12 epochs of fit, and this fit enters it at epoch 7" in message
+        rates = map(OneCycle(1.0, 48), range(24, 48))
+        assert weight(model) - before == pytest.approx(-sum(rates), rel=1e-4)
+
+    def test_the_loop_of_the_faq_has_one_cycle_over_all_fits(self):
+        model = one_weight()
+        for epoch in range(6):
+            callback = adaptlr.OneCycleLR(1.0, total_steps=6 * 4, momentum=None)
+            model.fit(**steps(4), initial_epoch=epoch, epochs=epoch + 1, callbacks=[callback])
+        assert weight(model) == pytest.approx(-sum(map(OneCycle(1.0, 24), range(24))), rel=1e-5)
