@@ -13,6 +13,17 @@ from models import one_weight, steps, weight
 import adaptlr
 
 
+class Plain(keras.optimizers.Optimizer):
+    """Gradient descent of a class of which nothing is customary: AutoLR begins with a probe."""
+
+    def __init__(self, learning_rate, name="plain"):
+        super().__init__(learning_rate, name=name)
+
+    def update_step(self, gradient, variable, learning_rate):
+        rate = keras.ops.cast(learning_rate, variable.dtype)
+        self.assign_sub(variable, keras.ops.multiply(rate, gradient))
+
+
 class Weights(keras.callbacks.Callback):
     """The weight before each step of each epoch: with `one_weight` it is the loss of that step."""
 
@@ -30,7 +41,7 @@ class Weights(keras.callbacks.Callback):
 def run(tmp_path, steps_per_epoch, epochs, verbose):
     callback, weights = adaptlr.AutoLR(), Weights()
     ones = np.ones((4, 1), "float32")
-    model = one_weight(keras.optimizers.SGD(0.125))
+    model = one_weight(Plain(0.125))
     arguments = {**steps(steps_per_epoch), "verbose": verbose}
     log = keras.callbacks.CSVLogger(tmp_path / "log.csv")
     model.fit(
@@ -52,7 +63,11 @@ def test_an_epoch_that_begins_with_a_probe(tmp_path, capsys, verbose):
     expected = np.mean(seen[0][settled:])
     assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
     assert abs(expected - np.mean(seen[0])) > 0.1 * abs(expected)
-    for epoch in range(1, 10):
+    # A search may undo steps in the middle of an epoch; where nothing was decided, all count.
+    moved = {record.step // 40 for record in callback.decisions}
+    calm = set(range(1, 10)) - moved
+    assert len(calm) > 2
+    for epoch in calm:
         assert history["loss"][epoch] == pytest.approx(np.mean(seen[epoch]), rel=1e-4)
     assert 0.0 < history["learning_rate"][0] <= callback.learning_rate * 1.001
     for name in ("loss", "val_loss", "learning_rate"):

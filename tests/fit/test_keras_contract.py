@@ -24,6 +24,7 @@ OURS = {"_adaptlr_momentum", "_adaptlr_rate"}
 NOT_KERAS = {
     "_num_workers",  # of tf.distribute: absent means one
     "_count",  # of our own dataclass
+    "_repr_png_",  # of IPython, which asks an object for its picture
 }
 
 
@@ -136,7 +137,20 @@ def the_model_of_a_callback():
     assert callback._model == "model"
 
 
+def metrics_of_compile():
+    """What `compile` was given, and whether the metrics are built of it."""
+    metric = keras.metrics.MeanAbsoluteError()
+    model = one_weight(metrics=[metric])
+    compiled = model._compile_metrics
+    assert compiled.built is False
+    assert metric in keras.tree.flatten(compiled._user_metrics)
+    assert not compiled._user_weighted_metrics
+    model.fit(**steps(2))
+    assert model._compile_metrics.built is True
+
+
 BELIEFS = {
+    "_compile_metrics": metrics_of_compile,
     "_direction": direction_of_metrics,
     "_flatten_layers": all_layers_inside,
     "_get_current_learning_rate": the_rate_of_a_step,
