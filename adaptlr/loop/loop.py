@@ -430,7 +430,8 @@ class Loop:
         asked = decision.next_step
         self._next_control = step + self._interval if asked is None else asked
         ended = epoch_end and self._epoch + 1 == self._fit.epochs
-        self._rates.apply(step, decision, after=epoch_end, ended=ended)
+        after = epoch_end and not self._clock.unheard  # else nobody writes it before a step
+        self._rates.apply(step, decision, after=after, ended=ended)
         self._plan_next()
         if decision.rule == "unseen" or (decision.rule == "unprobed" and restored):
             self._warn_unseen(decision)
