@@ -1,4 +1,4 @@
-"""Measuring inside `fit` without disturbing it: the training loss, and held-out data."""
+"""Measuring inside `fit` without disturbing it: the training loss, and validation data."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class RangeFinder:
 
     Args:
         ramp: The rates to try, and when to give up.
-        monitor: What to measure on held-out data after each step, or None.
+        monitor: What to measure on validation data after each step, or None.
 
     Raises:
         ValueError, TypeError: If an argument is none of these.

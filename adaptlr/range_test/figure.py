@@ -54,8 +54,8 @@ def finder_curve(
     axes.plot(rates, curve.losses, ".", color=PALE, markersize=4, label="batch loss")
     axes.plot(rates, curve.smoothed, color=INK, linewidth=2, label="smoothed")
     if curve.validation_losses:
-        held_out = curve.validation_losses
-        axes.plot(rates[: len(held_out)], held_out, "--", color="#e69f00", label="held-out loss")
+        validation = curve.validation_losses
+        axes.plot(rates[: len(validation)], validation, "--", color="#e69f00", label="validation loss")
     _mark_suggestions(axes, curve)
     if held is not None:
         axes.axvline(

@@ -44,7 +44,7 @@ class Curve:
         suggestions: Rates by four rules: `"centre"` (of minimum and half, see `Reading`),
             `"valley"`, `"steepest"` and `"minimum/10"`. All None if the curve shows none.
         verdict: What the curve shows, how sure that is, and what to do if it is not.
-        validation_losses: Losses on held-out data after each step, or nothing.
+        validation_losses: Losses on validation data after each step, or nothing.
         shape: That of the ramp.
     """
 
@@ -104,7 +104,7 @@ def read_curve(
         ramp: What was tried.
         losses: Finite batch losses, the first measured before any step.
         diverged: Whether the ramp was ended by its loss.
-        validation_losses: Losses on held-out data, the first measured after the first step.
+        validation_losses: Losses on validation data, the first measured after the first step.
     """
     smoothed = ramp.smooth(losses)
     rates = [ramp.rate_in_effect(i) for i in range(len(smoothed))]

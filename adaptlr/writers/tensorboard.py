@@ -23,7 +23,7 @@ _CHARTS = {
     "learning rate": ("^learning_rate$",),
     "log10 of the learning rate": ("^learning_rate_log10$",),
     "training loss (raw weights)": ("^loss$",),
-    "held-out loss (AutoLR: of averaged weights)": ("^epoch/val_loss$",),
+    "validation loss (AutoLR: of averaged weights)": ("^epoch/val_loss$",),
     "monitored metric": ("^monitored$",),
     "AutoLR(validation_data=...): averaged and raw weights": ("^noise/(averaged|raw)$",),
     "AutoLR(validation_data=...): noise gap, their difference": ("^noise/gap$",),

@@ -26,12 +26,12 @@ def test_draws_losses_and_marks_each_suggestion_on_the_smoothed_curve():
     assert list(centre.get_xdata()) == pytest.approx([curve.suggestions["centre"]])
     assert len([label for label in lines if ": " in label]) == 4
     assert axes.get_xscale() == "log"
-    assert "held-out loss" not in lines
+    assert "validation loss" not in lines
 
 
 def test_held_out_losses_are_drawn_where_there_are_any():
     curve = read_curve(RAMP, [2.0, 2.0, 1.0, 0.5, 3.0], validation_losses=[2.1, 1.1, 0.6])
-    assert "held-out loss" in labels(finder_curve(curve))
+    assert "validation loss" in labels(finder_curve(curve))
 
 
 def test_the_verdict_is_the_caption():
