@@ -45,7 +45,7 @@ class LRFinder(LearningRateCallback):
             look at a range that is roughly known.
         divergence: The ramp ends when the mean of the latest losses exceeds the loss at the start
             by this factor, > 1, or when the loss is not finite.
-        validation_data: Validation data to measure after every step of the ramp: arrays `(x, y)`, a
+        validation_data: What to measure after every step of the ramp: arrays `(x, y)`, a
             `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`; keep it small.
             (At the end of an epoch that `fit` validates itself, its figure is taken.)
         log_dir: Directory for TensorBoard event files, or None.

@@ -55,7 +55,8 @@ def finder_curve(
     axes.plot(rates, curve.smoothed, color=INK, linewidth=2, label="smoothed")
     if curve.validation_losses:
         validation = curve.validation_losses
-        axes.plot(rates[: len(validation)], validation, "--", color="#e69f00", label="validation loss")
+        style = {"color": "#e69f00", "label": "validation loss"}
+        axes.plot(rates[: len(validation)], validation, "--", **style)
     _mark_suggestions(axes, curve)
     if held is not None:
         axes.axvline(
