@@ -161,14 +161,17 @@ def speaking_for(owner: object, **names: str) -> Iterator[None]:
         raise
 
 
-def refuse(owner: object, name: str, rule: str, value: Any) -> NoReturn:
-    """Raises the error that names argument, rule and value: TypeError for what is no number.
+def refuse(
+    owner: object, name: str, rule: str, value: Any, kind: type[Exception] | None = None
+) -> NoReturn:
+    """Raises the error that names argument, rule and value.
 
-    The owner is an object, named by its class, or the name of a function.
+    The owner is an object, named by its class, or the name of a function. Unless a kind is given,
+    what is neither a number nor text is a TypeError.
     """
     known = isinstance(value, numbers.Real | str) and not isinstance(value, bool)
-    error = (ValueError if known else TypeError)(_message(owner, name, rule, value))
-    error.refused = name, rule, value  # type: ignore[union-attr]
+    error = (kind or (ValueError if known else TypeError))(_message(owner, name, rule, value))
+    error.refused = name, rule, value  # type: ignore[attr-defined]
     raise error
 
 

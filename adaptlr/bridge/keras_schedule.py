@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from adaptlr import schedules
-from adaptlr._arguments import require_integer
+from adaptlr._arguments import refuse, require_integer
 from adaptlr._notation import parse, pasteable
 
 __all__ = ["KerasSchedule", "Tabulated", "from_text", "tabulated"]
@@ -152,11 +152,15 @@ def from_text(owner: object, schedule: Any) -> schedules.Schedule:
     """Builds a schedule from its text, or, to see that it can be saved, from that of an object."""
     text = schedule if isinstance(schedule, str) else pasteable(schedule)
     names = {name: getattr(schedules, name) for name in schedules.__all__}
-    built = None if "..." in text else parse(text, names)
+    rule = (
+        "one of adaptlr.schedules, such as Constant(0.1) or the text of it, so that it can be "
+        "saved as text"
+    )
+    try:
+        built = None if "..." in text else parse(text, names)
+    except ValueError as error:
+        why = str(error).removesuffix(f" Received: {text}").rstrip(".")
+        refuse(owner, "schedule", f"{rule}: {why}", schedule, ValueError)
     if type(built) not in names.values():
-        raise ValueError(
-            f"{type(owner).__name__}(schedule=...) must be one of adaptlr.schedules, such as "
-            f"Constant(0.1) or the text of it, so that it can be saved as text. "
-            f"Received: schedule={schedule!r}"
-        )
+        refuse(owner, "schedule", rule, schedule, ValueError)
     return cast(schedules.Schedule, built)

@@ -130,7 +130,8 @@ class LearningRateCallback(keras.callbacks.Callback):
             self._backup = Backup(self, directory, self._arguments["backup_freq"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in _BOUND}
+        state = {name: value for name, value in self.__dict__.items() if name not in _BOUND}
+        return {**state, "_state": self._present_state}  # also of a fit that was interrupted
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -206,7 +206,8 @@ class LRFinder(LearningRateCallback):
 
     @property
     def _curve(self) -> Curve:
-        return Curve() if self._state is None else self._finder.curve(self._state)
+        state = self._present_state
+        return Curve() if state is None else self._finder.curve(state)
 
 
 class _Shuffling(keras.callbacks.Callback):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any, NoReturn
 
-from adaptlr._arguments import is_integer, require_integer, require_number
+from adaptlr._arguments import is_integer, refuse, require_integer, require_number
 
 __all__ = [
     "flag",
@@ -35,8 +35,7 @@ def refuse_argument(
     owner: object, name: str, rule: str, error: type[Exception] = ValueError
 ) -> NoReturn:
     """Raises the error that names an argument, its rule and what was received."""
-    argument = f"{type(owner).__name__}({name}=...)"
-    raise error(f"{argument} must be {rule}. Received: {name}={getattr(owner, name)!r}")
+    refuse(owner, name, rule, getattr(owner, name), error)
 
 
 def floats(owner: object, *names: str, **bounds: Any) -> None:

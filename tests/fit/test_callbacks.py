@@ -270,14 +270,19 @@ class TestMonitor:
 class TestOwnership:
     def test_a_second_writer_is_found_and_named(self):
         callbacks = [adaptlr.PlateauLR("loss"), adaptlr.CyclicalLR(0.1, 1.0, 4)]
-        with pytest.raises(RuntimeError, match="PlateauLR set the learning rate to 1 and found"):
+        with pytest.raises(
+            RuntimeError, match="PlateauLR sets the learning rate, and so does CyclicalLR"
+        ):
             one_weight().fit(**steps(8), callbacks=callbacks)
 
     @pytest.mark.parametrize("first", [True, False])
     def test_a_keras_scheduler_beside_it_is_found(self, first):
         ours = adaptlr.CyclicalLR(0.1, 1.0, 4)
         theirs = keras.callbacks.LearningRateScheduler(lambda epoch: 0.3)
-        with pytest.raises(RuntimeError, match=r"found 0\.3.*LearningRateScheduler"):
+        with pytest.raises(
+            RuntimeError,
+            match="CyclicalLR sets the learning rate, and so does LearningRateScheduler",
+        ):
             one_weight().fit(
                 **steps(8), epochs=3, callbacks=[ours, theirs] if first else [theirs, ours]
             )

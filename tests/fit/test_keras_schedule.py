@@ -88,7 +88,9 @@ def test_what_is_no_schedule_is_refused(schedule):
 
 
 def test_a_text_with_unknown_names_is_refused():
-    with pytest.raises(ValueError, match=r"n is neither .* Received: Cosine\(0\.1, n\)"):
+    with pytest.raises(
+        ValueError, match=r"n is neither .* Received: schedule='Cosine\(0\.1, n\)'"
+    ):
         adaptlr.KerasSchedule("Cosine(0.1, n)", total_steps=5)
 
 
