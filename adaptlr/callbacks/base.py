@@ -388,6 +388,7 @@ class LearningRateCallback(keras.callbacks.Callback):
             epochs=self.params.get("epochs"),
             epoch_steps=self.params.get("steps"),
             others=lambda: other_names(self),
+            logged=bool(self._writers),
         )
         writer = MultiWriter(self._writers if is_chief() else [])
         log = Log(writer, self._announce, self._hyperparameters(), self._found)

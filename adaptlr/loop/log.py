@@ -41,11 +41,6 @@ class Log:
         self._found = found
         self.described = False
 
-    @property
-    def written(self) -> bool:
-        """Whether there is anywhere to write to."""
-        return bool(self._writer)
-
     def know(self, run: Run) -> None:
         """Adds to the description what is known of a run."""
         default = asdict(Run(0.0, new=run.new))

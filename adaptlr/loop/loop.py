@@ -41,6 +41,7 @@ class Fit:
         epochs: Index of the epoch at which `fit` ends, or None.
         epoch_steps: Steps in an epoch, or None if unknown.
         others: Returns the names of the other callbacks.
+        logged: Whether anything is logged, be it by another process: all of them measure alike.
     """
 
     owner: str
@@ -51,6 +52,7 @@ class Fit:
     epochs: int | None
     epoch_steps: int | None
     others: Callable[[], list[str]]
+    logged: bool
 
     @property
     def execution(self) -> int:
@@ -506,7 +508,7 @@ class Loop:
         average = self._effects.average
         if average is None:
             return {}
-        if not (self._log.written and self._sensors.measurable) or self.exploring:
+        if not (self._fit.logged and self._sensors.measurable) or self.exploring:
             average.swap_out()
             return {}
         self._swap_in()  # if nothing has been validated
