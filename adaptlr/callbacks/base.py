@@ -97,10 +97,10 @@ class LearningRateCallback(keras.callbacks.Callback):
             require_path(self, name, self._arguments.get(name))
         self._require_frequency(self._arguments.get("backup_freq", "epoch"))
         self._require_data(self._arguments.get("validation_data"))
-        listed = require_writers(self, self._arguments["writers"])
-        log_dir = self._arguments["log_dir"]
+        listed = require_writers(self, self._arguments.get("writers", ()))
+        log_dir = self._arguments.get("log_dir")
         self._writers = [*listed, *([] if log_dir is None else [TensorBoardWriter(log_dir)])]
-        self._verbose = self._arguments["verbose"]
+        self._verbose = self._arguments.get("verbose", 0)
         if self._verbose not in (0, 1, 2) or isinstance(self._verbose, float):
             refuse(self, "verbose", "0 or 1", self._verbose)
         self._state: Any = None  # of the controller, after `fit`

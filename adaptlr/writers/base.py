@@ -224,10 +224,6 @@ class MultiWriter:
     def __init__(self, writers: Sequence[Writer]) -> None:
         self._writers = list(writers)
 
-    def __bool__(self) -> bool:
-        """Whether there is any to write to."""
-        return bool(self._writers)
-
     def write_run(self, step: int, description: Mapping[str, Any]) -> None:
         """Writes to each."""
         self._each(lambda writer: writer.write_run(step, description))

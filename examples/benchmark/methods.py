@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 import adaptlr
-from adaptlr.callbacks.base import LearningRateCallback
+from adaptlr.callbacks.base import LearningRateCallback, arguments_of
 from adaptlr.controllers import Constant, Controller, Divergence, Feedback
-from adaptlr.loop.plan import Plan
+from adaptlr.loop.plan import Plan, whatever_the_run
 from adaptlr.monitor import Monitor
 
 START_RATES = (1e-6, 1e-4, 1e-2, 1.0)
@@ -146,9 +146,10 @@ class Ablated(LearningRateCallback):
     def __init__(
         self, controller: Controller, rate: float = 1.0, averaging: bool = True, data: Any = None
     ) -> None:
-        schedule = adaptlr.schedules.Constant(rate)
-        plan = Plan(controller, lambda run: schedule, averaging=averaging, validation_data=data)
-        super().__init__(plan, locals(), log_dir=None, writers=(), verbose=0)
+        given = arguments_of(Ablated, locals())
+        schedule = whatever_the_run(adaptlr.schedules.Constant(rate))
+        plan = Plan(controller, schedule, averaging=averaging, validation_data=data)
+        super().__init__(plan, given)
 
 
 def without(*, averaging: bool = True, **settings: Any) -> Callable[[Run, float | None], Start]:
