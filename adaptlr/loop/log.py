@@ -67,6 +67,7 @@ class Log:
             "learning_rate": rate,
             "loss": seen.loss,
             "monitored": seen.monitored,
+            "validation_loss": seen.validation_loss,
             "phase": PHASES.get(phase),
         }
         self._scalars(step, scalars)

@@ -127,10 +127,19 @@ def _observations(session: Session, controller: Controller) -> Iterator[Observat
         if any(tag.startswith("epoch/") for tag in values):
             ended = values
             continue
+        if values and all(tag.startswith("end/") for tag in values):
+            continue  # what a run has come to, and no control point
         measured = values.get("monitored") if monitor == about.get("monitor") else None
         if ended is not None:
             measured = ended.get(f"epoch/{monitor}")
-        yield Observation(step, epoch, ended is not None, None, values.get("loss"), measured)
+        yield Observation(
+            step,
+            epoch,
+            epoch_end=ended is not None,
+            loss=values.get("loss"),
+            monitored=measured,
+            validation_loss=values.get("validation_loss"),
+        )
         epoch += ended is not None
         ended = None
 

@@ -101,7 +101,13 @@ def test_both_runs_have_scalars_that_line_up(page):
     tags = page.get("plugin/scalars/tags")
     assert set(tags) == {"auto", "plateau", "finder"}
     noise = {"noise/averaged", "noise/raw", "noise/gap"}
-    assert set(tags["auto"]) == {*tags["plateau"], "phase", "end/rate_found", *noise}
+    assert set(tags["auto"]) == {
+        *tags["plateau"],
+        "phase",
+        "validation_loss",
+        "end/rate_found",
+        *noise,
+    }
 
     def steps(run):
         tag = quote("epoch/val_loss", safe="")
