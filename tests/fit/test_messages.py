@@ -9,7 +9,6 @@ from models import blobs, classifier, collected_warnings
 
 import adaptlr
 
-
 # On TensorFlow Keras builds the metrics in the first step: a name that tells nothing may be one of
 # them, and is warned of where the first epoch ends.
 known_before_the_first_step = pytest.mark.skipif(
