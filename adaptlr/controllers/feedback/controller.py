@@ -197,7 +197,7 @@ class Feedback:
             state, decision = look_up(state, phase, step)
         else:
             state, decision = phase.update(self, state, observation)
-        if _among_the_best(before.record, progress, observation):
+        if _among_the_best(before.record, state, observation):
             decision = decision.also("keep best")
             # A trial may go back to before itself, whatever has improved since.
             if decision.rate_is == "kept":
@@ -216,10 +216,14 @@ class Feedback:
         return None if isinstance(phase, Start | Probe) else phase.rate
 
 
-def _among_the_best(record: float | None, progress: Progress, observation: Observation) -> bool:
-    """Whether the weights are the best so far, or later ones that noise alone tells from them."""
-    state = progress.monitor
-    if state.record is None or not observation.epoch_end or observation.monitored is None:
+def _among_the_best(record: float | None, state: FeedbackState, observation: Observation) -> bool:
+    """Whether the weights are the best so far, or later ones that are as good.
+
+    While cooling, noise is allowed for: of two that cannot be told apart, those trained further at
+    a lower rate are the better guess.
+    """
+    seen = state.progress.monitor
+    if seen.record is None or not observation.epoch_end or observation.monitored is None:
         return False
-    near = abs(observation.monitored - state.record) <= 0.5 * noise(state)
-    return state.record != record or near
+    allowed = 0.5 * noise(seen) if isinstance(state.phase, Cool) else 0.0
+    return seen.record != record or abs(observation.monitored - seen.record) <= allowed
