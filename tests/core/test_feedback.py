@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptlr._store import rebuild
@@ -341,7 +341,6 @@ def test_which_weights_count_as_the_best(phase, values, expected):
 
 
 @given(st.integers(1, 2000), st.integers(1, 30), st.floats(1e-6, 10.0), st.booleans())
-@settings(max_examples=60)
 def test_any_run_ends_at_its_last_step_with_a_state_that_json_holds(
     steps, epochs, best, measurable
 ):

@@ -52,7 +52,7 @@ def test_what_is_read_is_what_was_written(tmp_path_factory, content):
     assert same(read(path), content)
 
 
-@settings(max_examples=500)
+@settings(max_examples=5 * settings().max_examples)
 @given(st.data())
 def test_a_changed_file_is_refused_or_reads_the_same(tmp_path_factory, data):
     """Any flipped bits, cut, or bytes after the end; some, such as a time of day, do not count."""

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from models import (
+    UNTRACED,
     Metrics,
     blobs,
     classifier,
@@ -57,7 +58,7 @@ def same(ours, theirs):
 def interrupted(callbacks, *, error=RuntimeError, epochs=4, model=None):
     x, y = blobs(128)
     model = model or classifier(
-        "adam", keras.layers.BatchNormalization(), keras.layers.Dropout(0.2)
+        "adam", keras.layers.BatchNormalization(), keras.layers.Dropout(0.2), **UNTRACED
     )
     with pytest.raises(error):
         model.fit(

@@ -7,7 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from models import blobs
+from models import UNTRACED, blobs
 
 import adaptlr
 from adaptlr.schedules import Constant, Warmup
@@ -34,7 +34,8 @@ def network(width=8):
             keras.layers.Dense(3, activation="softmax"),
         ]
     )
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    loss = "sparse_categorical_crossentropy"
+    model.compile("sgd", loss, metrics=["accuracy"], **UNTRACED)
     return model
 
 
