@@ -17,6 +17,7 @@ from adaptlr.controllers import Decision, Observation, Run
 from adaptlr.loop.clock import Clock, ClockState
 from adaptlr.loop.direction import metric_direction, redirected
 from adaptlr.loop.effects import Effects
+from adaptlr.loop.lacking import warn_of_rule, warn_of_what_is_lacking
 from adaptlr.loop.log import Log
 from adaptlr.loop.plan import Plan
 from adaptlr.loop.rates import Rates, RatesState
@@ -169,6 +170,9 @@ class Loop:
 
     def _begin(self) -> None:
         self._rates.compile_in(self.step, self._decision.scale)
+        if self._plan.averaging:
+            planned, once = self._plan.known_horizon, self._sensors.read_once
+            warn_of_what_is_lacking(self._fit, read_once=once, planned=planned)
         rate = self._run.learning_rate
         self._record("start", f"{self._fit.owner} takes over from a rate of {rate:.6g}")
         self._control(None)
@@ -435,8 +439,7 @@ class Loop:
         after = epoch_end and not self._clock.unheard  # else nobody writes it before a step
         self._rates.apply(step, decision, after=after, ended=ended)
         self._plan_next()
-        if decision.rule == "unseen" or (decision.rule == "unprobed" and restored):
-            self._warn_unseen(decision)
+        warn_of_rule(self._fit.owner, decision, restored=restored)
         if decision.rule != "hold":
             kept = "" if restored or not decision.restores else " (there was none to go back to)"
             self._record(decision.rule, decision.reason + kept, decision)
@@ -515,13 +518,6 @@ class Loop:
         return self._sensors.noise(average)
 
     # --- small parts ------------------------------------------------------------------------
-
-    def _warn_unseen(self, decision: Decision) -> None:
-        warnings.warn(
-            f"{self._fit.owner}: {decision.reason}. A train_step of your own is seen if it "
-            f"updates a keras.metrics.Mean(name='loss') among the model's metrics.",
-            stacklevel=6,
-        )
 
     def _record(self, rule: str, reason: str, decision: Decision | None = None) -> None:
         curve = None if decision is None else decision.curve

@@ -53,6 +53,11 @@ class Sensors:
         self._names = self._try_out()
 
     @property
+    def read_once(self) -> bool:
+        """Whether `fit` has validation data, and they can be read only once."""
+        return self._of_fit and self._data is None and validated_epochs(self._model) is not None
+
+    @property
     def measurable(self) -> bool:
         """Whether the monitored metric can be measured at any step."""
         return self._monitor is not None and self._monitor.name in self._names

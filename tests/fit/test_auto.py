@@ -56,8 +56,9 @@ OPTIMIZERS = [
 ]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("start", [1e-7, 10.0])
+@pytest.mark.parametrize(
+    ("optimizer", "start"), zip(OPTIMIZERS, [1e-7, 10.0, 1e-7, 10.0], strict=True)
+)
 def test_learns_from_any_start_rate(optimizer, start):
     callback = adaptlr.AutoLR()
     _, history = fit(callback, optimizer(start))
@@ -225,7 +226,11 @@ def test_validation_data_that_can_be_read_once_are_left_to_fit():
             yield blobs(90, seed=0)
 
     callback = adaptlr.AutoLR()
-    _, history = fit(callback, validation_data=forever(), validation_steps=1)
+    with collected_warnings() as messages:
+        _, history = fit(callback, validation_data=forever(), validation_steps=1)
+    (message,) = messages
+    assert "read only once" in message
+    assert "AutoLR(validation_data=...)" in message
     assert not callback._state.inner.limits.measurable
     assert max(history["val_accuracy"]) > 0.9
 
@@ -239,9 +244,37 @@ def test_fit_validates_as_often_as_it_was_told():
 def test_a_model_with_its_own_class_of_optimizer_gets_a_rate_from_a_ramp(monkeypatch):
     monkeypatch.setattr("adaptlr.bridge.optimizer.CUSTOMARY", {})
     callback = adaptlr.AutoLR()
-    _, history = fit(callback, keras.optimizers.Adam(10.0))
+    with collected_warnings() as messages:
+        _, history = fit(callback, keras.optimizers.Adam(10.0))
+    (message,) = messages
+    assert "nothing is known of this class of optimizer" in message
+    assert "over 20 steps, to be undone" in message
     assert rules(callback)[:3] == ["start", "probe", "settle"]
     assert max(history["val_accuracy"]) > 0.9
+
+
+def test_too_few_steps_for_a_ramp_are_told_with_the_rate_that_is_held(monkeypatch):
+    monkeypatch.setattr("adaptlr.bridge.optimizer.CUSTOMARY", {})
+    callback = adaptlr.AutoLR()
+    with collected_warnings() as messages:
+        fit(callback, keras.optimizers.Adam(0.02), epochs=2, samples=128)
+    (message,) = messages
+    assert "its own rate 0.02 is held" in message
+    assert "Train for 200 steps or more" in message
+    assert rules(callback)[1] == "unprobed"
+
+
+def test_data_of_unknown_length_are_told_with_the_price():
+    def batches():
+        for _ in range(8):
+            yield blobs(64)
+
+    model, callback = classifier("adam"), adaptlr.AutoLR(monitor="loss")
+    with collected_warnings() as messages:
+        model.fit(batches(), epochs=1, verbose=0, callbacks=[callback])
+    (message,) = [message for message in messages if message.startswith("AutoLR")]
+    assert "cooled down after a plateau only" in message
+    assert "Pass steps_per_epoch to fit" in message
 
 
 @pytest.mark.parametrize("steps", [4, 40])
