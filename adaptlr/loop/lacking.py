@@ -16,7 +16,6 @@ _SEEN = (
     "A train_step of your own is seen if it updates a keras.metrics.Mean(name='loss') among the "
     "model's metrics"
 )
-_KNOWN = "A class that extends an optimizer of Keras is taken for that one"
 
 
 def warn_of_what_is_lacking(fit: Fit, *, read_once: bool, planned: bool) -> None:
@@ -44,14 +43,14 @@ def warn_of_what_is_lacking(fit: Fit, *, read_once: bool, planned: bool) -> None
         )
 
 
-def warn_of_rule(owner: str, decision: Decision, *, restored: bool) -> None:
+def warn_of_rule(fit: Fit, decision: Decision, *, restored: bool) -> None:
     """Warns where a rule stands for something that `AutoLR` could not have."""
-    if decision.rule == "unseen" or (decision.rule == "unprobed" and restored):
+    if decision.rule not in ("unseen", "unprobed", "probe"):
+        return
+    names = ", ".join(type(optimizer).__name__ for optimizer in fit.rate.leaves)
+    remedy = f"A class that extends an optimizer of Keras is taken for that one; this is {names}"
+    if decision.rule == "unseen" or restored:
         remedy = _SEEN
     elif decision.rule == "unprobed":
-        remedy = f"Train for 200 steps or more. {_KNOWN}"
-    elif decision.rule == "probe":
-        remedy = _KNOWN
-    else:
-        return
-    warnings.warn(f"{owner}: {decision.reason}. {remedy}.", stacklevel=6)
+        remedy = f"Train for 200 steps or more. {remedy}"
+    warnings.warn(f"{fit.owner}: {decision.reason}. {remedy}.", stacklevel=6)

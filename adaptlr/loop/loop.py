@@ -439,7 +439,8 @@ class Loop:
         after = epoch_end and not self._clock.unheard  # else nobody writes it before a step
         self._rates.apply(step, decision, after=after, ended=ended)
         self._plan_next()
-        warn_of_rule(self._fit.owner, decision, restored=restored)
+        if self._plan.averaging:
+            warn_of_rule(self._fit, decision, restored=restored)
         if decision.rule != "hold":
             kept = "" if restored or not decision.restores else " (there was none to go back to)"
             self._record(decision.rule, decision.reason + kept, decision)

@@ -57,7 +57,7 @@ OPTIMIZERS = [
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "start"), zip(OPTIMIZERS, [1e-7, 10.0, 1e-7, 10.0], strict=True)
+    ("optimizer", "start"), list(zip(OPTIMIZERS, [1e-7, 10.0, 1e-7, 10.0], strict=True))
 )
 def test_learns_from_any_start_rate(optimizer, start):
     callback = adaptlr.AutoLR()
@@ -249,6 +249,7 @@ def test_a_model_with_its_own_class_of_optimizer_gets_a_rate_from_a_ramp(monkeyp
     (message,) = messages
     assert "nothing is known of this class of optimizer" in message
     assert "over 20 steps, to be undone" in message
+    assert "this is Adam" in message
     assert rules(callback)[:3] == ["start", "probe", "settle"]
     assert max(history["val_accuracy"]) > 0.9
 
