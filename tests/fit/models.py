@@ -15,10 +15,6 @@ needs_multi_optimizer = pytest.mark.skipif(
 )
 
 
-# For a fit of few steps, which TensorFlow runs in less time than it needs to trace them.
-UNTRACED = {"run_eagerly": keras.backend.backend() == "tensorflow"}
-
-
 def one_weight(optimizer=None, **compile_arguments):
     """A model with one weight, starting at 0, whose gradient is 1 at every step.
 
@@ -64,7 +60,7 @@ def blobs(samples=64, classes=3, seed=0):
     return (centres[labels] + random.normal(size=(samples, 8))).astype("float32"), labels
 
 
-def classifier(optimizer, *layers, **compile_arguments):
+def classifier(optimizer, *layers):
     model = keras.Sequential(
         [
             keras.Input((8,)),
@@ -73,8 +69,7 @@ def classifier(optimizer, *layers, **compile_arguments):
             keras.layers.Dense(3, activation="softmax"),
         ]
     )
-    loss = "sparse_categorical_crossentropy"
-    model.compile(optimizer, loss, metrics=["accuracy"], **compile_arguments)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 from models import (
-    UNTRACED,
     Metrics,
     blobs,
     classifier,
@@ -58,7 +57,7 @@ def same(ours, theirs):
 def interrupted(callbacks, *, error=RuntimeError, epochs=4, model=None):
     x, y = blobs(128)
     model = model or classifier(
-        "adam", keras.layers.BatchNormalization(), keras.layers.Dropout(0.2), **UNTRACED
+        "adam", keras.layers.BatchNormalization(), keras.layers.Dropout(0.2)
     )
     with pytest.raises(error):
         model.fit(

@@ -7,7 +7,7 @@ import csv
 import keras
 import numpy as np
 import pytest
-from models import UNTRACED, blobs, classifier, collected_warnings, one_weight, steps, weight
+from models import blobs, classifier, collected_warnings, one_weight, steps, weight
 
 import adaptlr
 from adaptlr.schedules import Cosine, OneCycle
@@ -36,7 +36,7 @@ class TestWeights:
     """Overfitting with a high rate, so that the best epoch is not the last."""
 
     def fit(self, optimizer, callbacks, epochs=20):
-        model = classifier(optimizer, **UNTRACED)
+        model = classifier(optimizer)
         noisy = np.random.default_rng(0).permutation(Y)
         history = model.fit(
             X, noisy, epochs=epochs, verbose=0, validation_data=VALIDATION, callbacks=callbacks
