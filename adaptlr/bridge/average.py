@@ -18,8 +18,6 @@ from adaptlr.bridge.variables import (
     write,
 )
 
-__all__ = ["RunningAverage"]
-
 _GAMMA = 16.0  # larger forgets faster
 
 

@@ -11,8 +11,6 @@ import numpy as np
 from adaptlr.bridge.fit import undo_at_next_build
 from adaptlr.bridge.optimizer import momentum_name
 
-__all__ = ["CycledMomentum", "InGraph", "compiles_steps"]
-
 
 def compiles_steps() -> bool:
     """Whether the backend compiles the training step, and with it what is a Python number."""

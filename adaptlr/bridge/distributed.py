@@ -7,8 +7,6 @@ from typing import Any
 
 import keras
 
-__all__ = ["agreed", "is_alone", "is_chief", "require_supported"]
-
 
 def is_chief() -> bool:
     """Whether this process writes the logs: rank 0, and any process that trains alone."""

@@ -10,8 +10,7 @@ import keras
 import numpy as np
 
 from adaptlr import schedules
-from adaptlr._arguments import refuse, require_integer
-from adaptlr._notation import parse, pasteable
+from adaptlr._arguments import parse, pasteable, refuse, require_integer
 
 __all__ = ["KerasSchedule", "Tabulated", "from_text", "tabulated"]
 

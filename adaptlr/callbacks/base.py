@@ -13,23 +13,20 @@ from typing import Any
 
 import keras
 
-from adaptlr._arguments import is_integer, refuse, require_path
-from adaptlr._notation import pasteable
+from adaptlr._arguments import is_integer, pasteable, refuse, require_path
 from adaptlr.bridge.carried_state import CarriedState, attach
 from adaptlr.bridge.distributed import is_alone, is_chief, require_supported
 from adaptlr.bridge.fit import on_exception, other_callbacks, other_names, require_keras_3
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.controllers import Run
 from adaptlr.loop.backup import Backup, Identity
-from adaptlr.loop.direction import metric_direction
 from adaptlr.loop.log import Log
 from adaptlr.loop.loop import Fit, Loop
 from adaptlr.loop.plan import Plan
+from adaptlr.loop.sensors import metric_direction
 from adaptlr.monitor import Direction, judged
 from adaptlr.writers import MultiWriter, Record, TensorBoardWriter
 from adaptlr.writers.base import require_writers
-
-__all__ = ["LearningRateCallback", "arguments_of"]
 
 # Arguments that say where to log or what to measure on, and nothing about the training.
 _NOT_COMPARED = ("validation_data", "log_dir", "writers", "verbose", "backup_dir", "backup_freq")

@@ -26,8 +26,6 @@ from adaptlr.schedules import (
 )
 from adaptlr.writers import Writer
 
-__all__ = ["CyclicalLR", "OneCycleLR"]
-
 
 class CyclicalLR(LearningRateCallback):
     """Cyclical rates (Smith, arXiv 1506.01186), exact at every step.

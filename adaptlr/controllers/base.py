@@ -1,24 +1,13 @@
-"""What a controller is told, what it answers, and the protocol between the two."""
+"""What a controller is told, what it answers, the protocol between the two, the null case."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args
 
 from adaptlr._arguments import refuse
 from adaptlr.monitor import Direction, Monitor
 from adaptlr.range_test import Curve
-
-__all__ = [
-    "Controller",
-    "Decision",
-    "Effect",
-    "Observation",
-    "RateIs",
-    "Run",
-    "require_controller",
-    "sets_the_rate",
-]
 
 # In the order in which several are carried out: what is kept is what was gone back to.
 Effect = Literal[
@@ -205,3 +194,33 @@ def require_controller(owner: object, name: str, value: Any) -> None:
     if isinstance(value, type) or not parts or not hasattr(value, "monitor"):
         rule = "a controller (with init, update and monitor), such as Plateau(patience=3)"
         refuse(owner, name, rule, value)
+
+
+@dataclass(frozen=True)
+class ConstantState:
+    """There is nothing to remember."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Leaves the scale at 1, whatever is observed.
+
+    Example:
+        >>> from adaptlr.controllers import Observation, Run
+        >>> controller = Constant()
+        >>> state = controller.init(Run(learning_rate=0.1))
+        >>> controller.update(state, Observation(step=0, epoch=0))[1].scale
+        1.0
+    """
+
+    monitor: None = field(default=None, init=False, repr=False)
+
+    def init(self, run: Run) -> ConstantState:
+        """Returns the only state there is."""
+        return ConstantState()
+
+    def update(
+        self, state: ConstantState, observation: Observation
+    ) -> tuple[ConstantState, Decision]:
+        """Answers scale 1."""
+        return state, Decision(scale=1.0)

@@ -8,8 +8,6 @@ from adaptlr._arguments import require_flag, require_integer, require_number
 from adaptlr.controllers.base import Decision, Effect, Observation, Run
 from adaptlr.monitor import Monitor, MonitorState, require_monitor, single
 
-__all__ = ["Plateau", "PlateauState"]
-
 
 @dataclass(frozen=True)
 class PlateauState:

@@ -10,8 +10,6 @@ from adaptlr.controllers.base import Decision, Observation, Run
 from adaptlr.monitor import Monitor, finite, require_monitor
 from adaptlr.range_test import Curve, RampState, RangeTest, read_curve
 
-__all__ = ["RangeFinder", "RangeFinderState"]
-
 
 @dataclass(frozen=True)
 class RangeFinderState:

@@ -9,8 +9,6 @@ from adaptlr.bridge.snapshots import Snapshots
 from adaptlr.controllers import Decision
 from adaptlr.controllers.base import Effect
 
-__all__ = ["Effects"]
-
 
 class Effects:
     """Owns what there is to go back to, and the running average of the weights.

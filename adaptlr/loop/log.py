@@ -12,8 +12,6 @@ from adaptlr.range_test import Curve
 from adaptlr.writers import Record, Writer
 from adaptlr.writers.base import PHASES, RATE_FOUND
 
-__all__ = ["Log"]
-
 
 class Log:
     """Writes what a loop tells it of.

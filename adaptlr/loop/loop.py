@@ -10,20 +10,16 @@ from typing import Any
 from adaptlr._store import rebuild
 from adaptlr.bridge.distributed import agreed
 from adaptlr.bridge.evaluation import Sums
-from adaptlr.bridge.idle import warn_if_idle
-from adaptlr.bridge.optimizer import OptimizerRate, RateState
+from adaptlr.bridge.optimizer import OptimizerRate, RateState, warn_if_idle
 from adaptlr.bridge.variables import finite_weights, to_host, training_variables
 from adaptlr.controllers import Decision, Observation, Run
 from adaptlr.loop.clock import Clock, ClockState
-from adaptlr.loop.direction import metric_direction, redirected
 from adaptlr.loop.effects import Effects
 from adaptlr.loop.log import Log
 from adaptlr.loop.plan import Plan
 from adaptlr.loop.rates import Rates, RatesState
-from adaptlr.loop.sensors import Sensors
+from adaptlr.loop.sensors import Sensors, metric_direction, redirected
 from adaptlr.monitor import Direction, finite
-
-__all__ = ["Fit", "Loop", "LoopState"]
 
 
 @dataclass(frozen=True)

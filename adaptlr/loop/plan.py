@@ -10,8 +10,6 @@ from typing import Any
 
 from adaptlr.controllers import Constant, Controller, Divergence, Run
 
-__all__ = ["Plan", "whatever_the_run"]
-
 
 @dataclass(frozen=True)
 class Plan:

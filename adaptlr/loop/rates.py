@@ -14,8 +14,6 @@ from adaptlr.loop.plan import Plan
 from adaptlr.schedules import Constant, Warmup
 from adaptlr.schedules.base import last_change
 
-__all__ = ["Rates", "RatesState"]
-
 
 @dataclass(frozen=True)
 class RatesState:

@@ -11,8 +11,6 @@ from typing import Literal
 from adaptlr._arguments import require_choice, require_integer, require_number
 from adaptlr.monitor import finite
 
-__all__ = ["RampState", "RangeTest", "Shape", "mean"]
-
 Shape = Literal["exponential", "linear"]
 
 

@@ -9,22 +9,6 @@ from typing import Any, NoReturn
 
 from adaptlr._arguments import is_integer, refuse, require_integer, require_number
 
-__all__ = [
-    "flag",
-    "floats",
-    "integers",
-    "is_boundary",
-    "is_factor",
-    "is_rate",
-    "one_more",
-    "ordered",
-    "refuse_argument",
-    "schedule_argument",
-    "sequence",
-    "step_sequence",
-    "store",
-]
-
 
 def store(owner: object, name: str, value: Any) -> None:
     """Sets an attribute of a frozen object."""

@@ -6,17 +6,6 @@ import math
 from numbers import Integral
 from typing import Any, Protocol
 
-__all__ = [
-    "Schedule",
-    "between",
-    "grown",
-    "half_cosine",
-    "last_change",
-    "line",
-    "plain",
-    "portion",
-]
-
 _LARGEST = 3.4028234663852886e38  # in float32, in which rates are applied
 
 

@@ -21,8 +21,6 @@ from adaptlr.schedules.arguments import (
 )
 from adaptlr.schedules.base import Schedule, between, half_cosine, last_change, plain
 
-__all__ = ["Clipped", "Joined", "Scaled", "Warmup"]
-
 
 @dataclass(frozen=True)
 class Warmup:

@@ -14,8 +14,6 @@ from typing import Any
 from adaptlr.range_test import Curve
 from adaptlr.writers.base import LOG_RATE, RATE_FOUND, Record, cut_file, require_linked
 
-__all__ = ["TensorBoardWriter"]
-
 _numbers = itertools.count()
 
 # The charts of the custom layout, beside each other; a tag is a regular expression.

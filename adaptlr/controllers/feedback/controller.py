@@ -8,13 +8,10 @@ from typing import ClassVar
 from adaptlr._arguments import refuse, require_integer, require_number
 from adaptlr.controllers.base import Decision, Observation, Run
 from adaptlr.controllers.feedback.hold import Cool, Hold
-from adaptlr.controllers.feedback.probe import Probe, Start
 from adaptlr.controllers.feedback.progress import Limits, Progress
 from adaptlr.controllers.feedback.search import Back, First, Look, Lower, Raised, look_up
-from adaptlr.controllers.feedback.start import Warm
+from adaptlr.controllers.feedback.start import Probe, Start, Warm
 from adaptlr.monitor import Monitor, noise, require_monitor
-
-__all__ = ["Feedback", "FeedbackState"]
 
 _TRIALS = (First, Look, Raised, Back, Lower)
 

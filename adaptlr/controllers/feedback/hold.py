@@ -10,8 +10,6 @@ from adaptlr.controllers.base import Decision, Observation
 if TYPE_CHECKING:
     from adaptlr.controllers.feedback.controller import Feedback, FeedbackState
 
-__all__ = ["Cool", "Hold"]
-
 
 @dataclass(frozen=True)
 class Hold:

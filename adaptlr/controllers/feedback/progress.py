@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from adaptlr.controllers.base import Observation
 from adaptlr.monitor import Monitor, MonitorState, finite
 
-__all__ = ["Gauge", "Limits", "Progress"]
-
 
 @dataclass(frozen=True)
 class Limits:

@@ -14,8 +14,6 @@ from adaptlr.monitor import finite, spread
 if TYPE_CHECKING:
     from adaptlr.controllers.feedback.controller import Feedback, FeedbackState
 
-__all__ = ["Back", "First", "Known", "Look", "Lower", "Raised", "look_up"]
-
 
 @dataclass(frozen=True)
 class Known:
