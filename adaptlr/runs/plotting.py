@@ -10,7 +10,6 @@ from typing import Any
 from adaptlr.range_test.figure import INK, PALE, new_figure, saved, tidy
 from adaptlr.writers.base import MemoryWriter, Record
 
-
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5c6670")
 
 
