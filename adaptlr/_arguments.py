@@ -4,88 +4,131 @@ from __future__ import annotations
 
 import ast
 import difflib
+import inspect
 import math
-import numbers
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
+from functools import cache
 from numbers import Integral, Real
-from typing import Any, NoReturn
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 
-def require_number(
-    owner: object,
-    name: str,
-    *,
-    minimum: float | None = None,
-    above: float | None = None,
-    maximum: float | None = None,
-    below: float | None = None,
-    optional: bool = False,
-) -> None:
-    """Refuses an attribute that is not a finite number inside the bounds given.
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be: stands in its type, as `Annotated[float, Rule(...)]`.
 
-    A number of NumPy's is stored as Python's own, which JSON and printing know.
+    Args:
+        words: What follows "must be" in the error.
+        holds: Whether a value is that.
+        stored: What is kept of one that is: numbers of NumPy's as Python's own, which JSON and
+            printing know.
     """
-    value = getattr(owner, name)
-    if optional and value is None:
-        return
+
+    words: str
+    holds: Callable[[Any], bool]
+    stored: Callable[[Any], Any]
+
+
+def number(
+    *,
+    minimum: float = -math.inf,
+    above: float = -math.inf,
+    maximum: float = math.inf,
+    below: float = math.inf,
+) -> Rule:
+    """The rule for a finite number inside the bounds given."""
     bounds = {"above": above, "of at least": minimum, "below": below, "at most": maximum}
-    inside = (
-        is_number(value)
-        and (minimum is None or value >= minimum)
-        and (above is None or value > above)
-        and (maximum is None or value <= maximum)
-        and (below is None or value < below)
-    )
-    if not inside:
-        named = " and ".join(f"{k} {x:g}" for k, x in bounds.items() if x is not None)
-        refuse(owner, name, f"a number {named}".rstrip() + " or None" * optional, value)
-    if type(value) not in (int, float):
-        object.__setattr__(owner, name, float(value))
+    named = " and ".join(f"{k} {x:g}" for k, x in bounds.items() if math.isfinite(x))
+
+    def holds(x: Any) -> bool:
+        return is_number(x) and minimum <= x <= maximum and above < x < below
+
+    return Rule(f"a number {named}", holds, float)
 
 
-def require_integer(owner: object, name: str, *, minimum: int, optional: bool = False) -> None:
-    """Refuses an attribute that is not an integer of at least `minimum`; stores Python's own.
+def integer(minimum: int) -> Rule:
+    """The rule for an integer of at least `minimum`.
 
     Integers written as floats count: papers, and scripts after them, have `step_size=2000.0`.
     """
-    value = getattr(owner, name)
-    if optional and value is None:
-        return
-    if not is_integer(value) or value < minimum:
-        refuse(owner, name, f"an integer of at least {minimum}" + " or None" * optional, value)
-    if type(value) is not int:
-        object.__setattr__(owner, name, int(value))
+    words = f"an integer of at least {minimum}"
+    return Rule(words, lambda x: is_integer(x) and bool(x >= minimum), int)
+
+
+PositiveFloat = Annotated[float, number(above=0)]
+NonNegativeFloat = Annotated[float, number(minimum=0)]
+AtLeastOne = Annotated[float, number(minimum=1)]
+AboveOne = Annotated[float, number(above=1)]
+Fraction = Annotated[float, number(above=0, below=1)]
+BelowOne = Annotated[float, number(minimum=0, below=1)]
+PositiveInt = Annotated[int, integer(1)]
+NonNegativeInt = Annotated[int, integer(0)]
+
+
+def check(owner: Any) -> None:
+    """Refuses fields of a dataclass that are not what their types say (see `accepted`)."""
+    for name, hint in _hints(owner.__class__).items():
+        accept(owner, name, hint)
+
+
+def accept(owner: object, name: str, hint: Any) -> None:
+    """Refuses an attribute that is not what a type says; stores numbers as Python's own."""
+    object.__setattr__(owner, name, accepted(owner, name, hint, getattr(owner, name)))
+
+
+def checked(function: Callable[..., Any], values: Mapping[str, Any]) -> list[Any]:
+    """Returns the arguments of a function, or refuses what is not as the function's types say.
+
+    Args:
+        function: The one whose arguments they are.
+        values: `locals()` at its begin.
+    """
+    called = function.__name__
+    return [accepted(called, n, hint, values[n]) for n, hint in _hints(function).items()]
+
+
+@cache
+def _hints(typed: Any) -> dict[str, Any]:
+    names = inspect.signature(typed).parameters
+    hints = get_type_hints(typed, include_extras=True)
+    return {name: hint for name, hint in hints.items() if name in names}
+
+
+def accepted(owner: object, name: str, hint: Any, value: Any) -> Any:
+    """Returns a value as its type has it, or refuses it.
+
+    The types that say what a value must be are `bool`, `str` for a text with something in it,
+    `Literal`, those annotated with a rule, and any of these or None. Of others nothing is said.
+    """
+    union = get_origin(hint) in (Union, UnionType)
+    kinds = [kind for kind in (get_args(hint) if union else (hint,)) if kind is not NoneType]
+    optional = union and NoneType in get_args(hint)
+    if len(kinds) > 1 or (optional and value is None):
+        return value
+    (kind,), rule = kinds, None
+    if get_origin(kind) is Literal:
+        words = "one of " + ", ".join(map(repr, get_args(kind)))
+        rule = Rule(words, get_args(kind).__contains__, str)
+    elif get_origin(kind) is Annotated:
+        rule = next((x for x in kind.__metadata__ if isinstance(x, Rule)), None)
+    elif kind in (bool, str):
+        words = "True or False" if kind is bool else "a non-empty string"
+        rule = Rule(words, lambda x: isinstance(x, kind) and x != "", kind)
+    if rule is None:
+        return value
+    if not rule.holds(value):
+        refuse(owner, name, rule.words + " or None" * optional, value)
+    return rule.stored(value)
 
 
 def is_integer(value: Any) -> bool:
     """Whether a value is an integer, also one of NumPy's or one written as a float."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    return isinstance(value, numbers.Integral) or float(value).is_integer()
-
-
-def require_choice(owner: object, name: str, choices: Sequence[str]) -> None:
-    """Refuses an attribute that is not one of the words given."""
-    value = getattr(owner, name)
-    if value not in choices:
-        refuse(owner, name, "one of " + ", ".join(map(repr, choices)), value)
-
-
-def require_flag(owner: object, name: str) -> None:
-    """Refuses an attribute that is neither True nor False: any text would count as True."""
-    value = getattr(owner, name)
-    if not isinstance(value, bool):
-        refuse(owner, name, "True or False", value)
-
-
-def require_name(owner: object, name: str) -> None:
-    """Refuses an attribute that is not a string with something in it."""
-    value = getattr(owner, name)
-    if not isinstance(value, str) or not value:
-        refuse(owner, name, "a non-empty string", value)
+    return isinstance(value, Integral) or float(value).is_integer()
 
 
 def require_path(owner: object, name: str, value: Any) -> None:
@@ -96,7 +139,7 @@ def require_path(owner: object, name: str, value: Any) -> None:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number, also one of NumPy's."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    if not isinstance(value, Real) or isinstance(value, bool):
         return False
     try:
         return math.isfinite(value)
@@ -158,7 +201,7 @@ def refuse(
     The owner is an object, named by its class, or the name of a function. Unless a kind is given,
     what is neither a number nor text is a TypeError.
     """
-    known = isinstance(value, numbers.Real | str) and not isinstance(value, bool)
+    known = isinstance(value, Real | str) and not isinstance(value, bool)
     error = (kind or (ValueError if known else TypeError))(_message(owner, name, rule, value))
     error.refused = name, rule, value  # type: ignore[attr-defined]
     raise error

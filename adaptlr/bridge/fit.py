@@ -1,9 +1,9 @@
-"""What surrounds a callback in `fit`: its arguments, the other callbacks, exceptions, the step."""
+"""What surrounds a callback in `fit`: arguments, callbacks, exceptions, steps, processes."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -108,6 +108,11 @@ def on_exception(callback: Any, act: Callable[[], None]) -> Callable[[], None]:
     return remove
 
 
+def compiles_steps() -> bool:
+    """Whether the backend compiles the training step, and with it what is a Python number."""
+    return bool(keras.backend.backend() != "torch")
+
+
 def undo_at_next_build(model: Any, undo: Callable[[], None]) -> Callable[[], None]:
     """Calls `undo` when the next `fit` builds its training step, should it not be called before.
 
@@ -183,45 +188,66 @@ def _frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-class SkippedBatches:
-    """Takes the place of a model's training step until `end` is called.
+def is_chief() -> bool:
+    """Whether this process writes the logs: rank 0, and any process that trains alone."""
+    return _process()[0] == 0
 
-    `fit` goes through its batches as ever, so that the data are read in their order, and each one
-    is dropped. If `fit` is left meanwhile, the next one has its training step again.
 
-    Args:
-        model: A compiled model inside `fit`.
-        logs: What other callbacks are told of each of these batches.
+def is_alone() -> bool:
+    """Whether this process trains the model by itself."""
+    return _process()[1] == 1
+
+
+def _process() -> tuple[int, int]:
+    """Index of this process, and how many there are."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.process_index(), jax.process_count()
+    group = _torch_group()
+    return (0, 1) if group is None else (group.get_rank(), group.get_world_size())
+
+
+def agreed(numbers: Sequence[float | None]) -> list[float | None]:
+    """Returns the mean over all processes of each number, so that all decide alike.
+
+    On PyTorch every process measures its own share of the data. On JAX and TensorFlow, Keras'
+    metrics are those of all shares already. `None` stands for "not measured" and is left out.
     """
+    group = _torch_group()
+    if group is None:
+        return list(numbers)
+    everywhere: list[Any] = [None] * group.get_world_size()
+    group.all_gather_object(everywhere, list(numbers))
+    return [
+        _mean([x for x in column if x is not None]) for column in zip(*everywhere, strict=True)
+    ]
 
-    def __init__(self, model: Any, logs: dict[str, float]) -> None:
-        self._model = model
-        self._step = model.train_function
-        self._batch: Any = None
-        self._logs = logs
-        model.train_function = getattr(self, f"_{keras.backend.backend()}")
-        self._cancel = undo_at_next_build(model, self.end)
 
-    def end(self) -> None:
-        """Gives the model its training step back."""
-        self._model.train_function = self._step
-        self._cancel()
-        if self._batch is not None:
-            # On TensorFlow the first step makes the variables of the metrics.
-            self._model._symbolic_build(data_batch=self._batch)
+def require_supported(model: Any) -> None:
+    """Refuses what Keras itself cannot train.
 
-    def _read(self, iterator: Any) -> None:
-        for _ in range(self._model.steps_per_execution or 1):
-            self._batch = next(iterator)
+    Raises:
+        RuntimeError: If the model was made under `tf.distribute.MultiWorkerMirroredStrategy` with
+            more than one worker.
+    """
+    extended = getattr(getattr(model, "distribute_strategy", None), "extended", None)
+    if getattr(extended, "_num_workers", 1) > 1:
+        raise RuntimeError(
+            "Keras 3 cannot fit a model under tf.distribute.MultiWorkerMirroredStrategy "
+            "(https://github.com/keras-team/keras/issues/20585); train on the devices of one "
+            "machine with tf.distribute.MirroredStrategy, or on several machines with JAX."
+        )
 
-    def _tensorflow(self, iterator: Any) -> dict[str, float]:
-        self._read(iterator)
-        return self._logs
 
-    def _jax(self, state: Any, iterator: Any) -> tuple[dict[str, float], Any]:
-        self._read(iterator)
-        return self._logs, state
+def _torch_group() -> Any:
+    """`torch.distributed` if this process is one of several, else None."""
+    if keras.backend.backend() != "torch":
+        return None
+    from torch import distributed
 
-    def _torch(self, data: Any) -> dict[str, float]:
-        self._batch = data[0]
-        return self._logs
+    return distributed if distributed.is_available() and distributed.is_initialized() else None
+
+
+def _mean(numbers: list[float]) -> float | None:
+    return sum(numbers) / len(numbers) if numbers else None

@@ -15,8 +15,15 @@ import keras
 
 from adaptlr._arguments import is_integer, pasteable, refuse, require_path
 from adaptlr.bridge.carried_state import CarriedState, attach
-from adaptlr.bridge.distributed import is_alone, is_chief, require_supported
-from adaptlr.bridge.fit import on_exception, other_callbacks, other_names, require_keras_3
+from adaptlr.bridge.fit import (
+    is_alone,
+    is_chief,
+    on_exception,
+    other_callbacks,
+    other_names,
+    require_keras_3,
+    require_supported,
+)
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.controllers import Run
 from adaptlr.loop.backup import Backup, Identity

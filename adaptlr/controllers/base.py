@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from adaptlr._arguments import refuse
 from adaptlr.monitor import Direction, Monitor
@@ -22,6 +22,7 @@ Effect = Literal[
 ]
 _EFFECTS: tuple[Effect, ...] = get_args(Effect)
 RateIs = Literal["kept", "passing", "trial", "experiment"]
+_State = TypeVar("_State")
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,9 @@ class Decision:
         return replace(self, effects=tuple(e for e in self.effects if e != effect))
 
 
+Answer = tuple[_State, Decision]  # of a controller, with its next state
+
+
 class Controller(Protocol):
     """The closed loop: `(state, observation) -> (state, decision)`, without side effects.
 
@@ -173,7 +177,7 @@ class Controller(Protocol):
     def init(self, run: Run) -> Any:
         """Returns the state before the first step of `run`."""
 
-    def update(self, state: Any, observation: Observation) -> tuple[Any, Decision]:
+    def update(self, state: Any, observation: Observation) -> Answer[Any]:
         """Answers one observation."""
 
 
@@ -219,8 +223,6 @@ class Constant:
         """Returns the only state there is."""
         return ConstantState()
 
-    def update(
-        self, state: ConstantState, observation: Observation
-    ) -> tuple[ConstantState, Decision]:
+    def update(self, state: ConstantState, observation: Observation) -> Answer[ConstantState]:
         """Answers scale 1."""
         return state, Decision(scale=1.0)

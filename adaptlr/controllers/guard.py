@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
-from adaptlr._arguments import require_integer, require_number
+from adaptlr._arguments import AboveOne, Fraction, PositiveInt, check, integer
 from adaptlr.controllers.base import (
+    Answer,
     Controller,
     Decision,
     Effect,
@@ -189,19 +190,15 @@ class Divergence:
     """
 
     inner: Controller
-    factor: float = 1.0 / 3.0
-    limit: float | None = 10.0
-    max_restores: int = 5
-    stuck: int | None = 20
-    recovery: int = 30
+    factor: Fraction = 1.0 / 3.0
+    limit: AboveOne | None = 10.0
+    max_restores: PositiveInt = 5
+    stuck: Annotated[int, integer(10)] | None = 20
+    recovery: PositiveInt = 30
 
     def __post_init__(self) -> None:
         require_controller(self, "inner", self.inner)
-        require_number(self, "factor", above=0.0, below=1.0)
-        require_number(self, "limit", above=1.0, optional=True)
-        require_integer(self, "max_restores", minimum=1)
-        require_integer(self, "stuck", minimum=10, optional=True)
-        require_integer(self, "recovery", minimum=1)
+        check(self)
 
     @property
     def monitor(self) -> Monitor | None:
@@ -218,9 +215,7 @@ class Divergence:
         spacing = max(1, (run.steps_per_epoch or 0) // 10)
         return DivergenceState(self.inner.init(run), Signs(spacing=spacing))
 
-    def update(
-        self, state: DivergenceState, observation: Observation
-    ) -> tuple[DivergenceState, Decision]:
+    def update(self, state: DivergenceState, observation: Observation) -> Answer[DivergenceState]:
         """Answers for the inner controller, or in its place when training has gone wrong."""
         if state.ended == observation.epoch:
             return state, _at_an_end(state, observation)
@@ -243,7 +238,7 @@ class Divergence:
 
     def _restore(
         self, state: DivergenceState, symptom: str, observation: Observation
-    ) -> tuple[DivergenceState, Decision]:
+    ) -> Answer[DivergenceState]:
         tries = state.signs.tries + state.signs.stuck(self.stuck)
         again = state.restores > 0 and state.good == 0
         restores = min(state.restores, self.max_restores) + 1
@@ -280,9 +275,7 @@ class Divergence:
             phase=state.phase,
         )
 
-    def _release(
-        self, state: DivergenceState, decision: Decision
-    ) -> tuple[DivergenceState, Decision]:
+    def _release(self, state: DivergenceState, decision: Decision) -> Answer[DivergenceState]:
         due = state.cut < 1.0 and state.good >= self.recovery * 2**state.released
         if not due or decision.rate_is in ("trial", "experiment") or decision.rule != "hold":
             return state, decision
@@ -295,7 +288,7 @@ class Divergence:
 
     def _keep(
         self, state: DivergenceState, decision: Decision, observation: Observation
-    ) -> tuple[DivergenceState, Decision]:
+    ) -> Answer[DivergenceState]:
         """Takes the snapshots, if the inner controller takes none, or stops it from a bad one."""
         snapshot = "snapshot" in decision.effects
         if decision.rate_is == "experiment":

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import keras
 
 from adaptlr._store import Store, rebuild
-from adaptlr.bridge.fit import SkippedBatches, asked_first_epoch
+from adaptlr.bridge.compiled import SkippedBatches
+from adaptlr.bridge.fit import asked_first_epoch
 from adaptlr.bridge.snapshots import (
     data_state,
     random_state,

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from adaptlr._store import rebuild
-from adaptlr.bridge.distributed import agreed
 from adaptlr.bridge.evaluation import Sums
+from adaptlr.bridge.fit import agreed
 from adaptlr.bridge.optimizer import OptimizerRate, RateState, warn_if_idle
 from adaptlr.bridge.variables import finite_weights, to_host, training_variables
 from adaptlr.controllers import Decision, Observation, Run
@@ -318,11 +318,9 @@ class Loop:
         """Puts the averaged weights into the model; they stay until the next epoch begins."""
         # Validation resets the metrics, and runs them for itself.
         self._epoch_loss = self._sensors.loss.read()
-        average = self._effects.average
-        if average is not None and not average.swapped:
-            if self._clock.end_batches():
-                self._take_average()
-            average.swap_in()
+        if self._effects.average is not None and self._clock.end_batches():
+            self._take_average()
+        self._effects.swap_in()
 
     def end_epoch(self, logs: dict[str, Any]) -> None:
         """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
@@ -333,7 +331,7 @@ class Loop:
         if self._sensors.missing_from(logs):
             self._swap_in()
             logs.update(self._sensors.evaluate())
-        elif average is not None and not average.swapped:
+        else:
             self._take_average()
         # Looked up by the step itself, or lost with a batch that was not there.
         self._rates.require_ownership(self.step, self._fit.others)
@@ -484,17 +482,14 @@ class Loop:
             self._effects.take_average(self.step)
 
     def _swap_in(self) -> None:
-        average = self._effects.average
-        if average is not None and not average.swapped:
-            self._take_average()
-            average.swap_in()
+        self._take_average()
+        self._effects.swap_in()
 
     def _measured(self) -> tuple[float | None, float | None]:
         """Measures metric and loss between epoch ends, of the averaged weights, if any."""
         if not (self._decision.measure and self._sensors.measurable):
             return None, None
-        self._take_average()
-        self._effects.swap_in()
+        self._swap_in()
         measured = self._sensors.look(self._epoch)
         self._effects.swap_out()
         return measured

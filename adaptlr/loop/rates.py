@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adaptlr.bridge.compiled import CycledMomentum, InGraph, compiles_steps
+from adaptlr.bridge.compiled import CycledMomentum, InGraph
+from adaptlr.bridge.fit import compiles_steps
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.controllers import Decision, Run
 from adaptlr.loop.plan import Plan

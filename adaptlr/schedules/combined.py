@@ -8,18 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptlr._arguments import require_choice
-from adaptlr.schedules.arguments import (
-    floats,
-    integers,
-    one_more,
-    ordered,
-    refuse_argument,
-    schedule_argument,
-    sequence,
-    step_sequence,
+from adaptlr._arguments import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    accept,
+    check,
+    refuse,
 )
-from adaptlr.schedules.base import Schedule, between, half_cosine, last_change, plain
+from adaptlr.schedules.base import (
+    AnySchedule,
+    Schedule,
+    accept_sequence,
+    between,
+    half_cosine,
+    last_change,
+    plain,
+    require_one_more,
+    require_ordered,
+)
 
 
 @dataclass(frozen=True)
@@ -49,18 +56,15 @@ class Warmup:
         [0.02, 0.06, 0.1, 0.05, 0.0, 0.0]
     """
 
-    schedule: Schedule
-    warmup_steps: int
-    start: float = 0.0
+    schedule: AnySchedule
+    warmup_steps: NonNegativeInt
+    start: NonNegativeFloat = 0.0
     shape: Literal["linear", "cosine", "1-sqrt", "exponential"] = "linear"
 
     def __post_init__(self) -> None:
-        schedule_argument(self, "schedule")
-        integers(self, "warmup_steps", minimum=0)
-        floats(self, "start", minimum=0)
-        require_choice(self, "shape", ("linear", "cosine", "1-sqrt", "exponential"))
+        check(self)
         if self.shape == "exponential" and self.start == 0:
-            refuse_argument(self, "start", "> 0 for an exponential climb")
+            refuse(self, "start", "a number above 0 for an exponential climb", self.start)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -109,9 +113,9 @@ class Joined:
     boundaries: Sequence[int]
 
     def __post_init__(self) -> None:
-        sequence(self, "schedules", "callables from step to rate", callable)
-        step_sequence(self, "boundaries")
-        one_more(self, "schedules", "boundaries")
+        accept_sequence(self, "schedules", AnySchedule)
+        accept_sequence(self, "boundaries", NonNegativeInt, in_order=True)
+        require_one_more(self, "schedules", "boundaries")
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -150,13 +154,13 @@ class Scaled:
         [0.0, 0.2, 0.2, 0.3, 0.2, 0.2, 0.1]
     """
 
-    schedule: Schedule
+    schedule: AnySchedule
     factor: float | Schedule
 
     def __post_init__(self) -> None:
-        schedule_argument(self, "schedule")
+        check(self)
         if not callable(self.factor):
-            floats(self, "factor", above=0)
+            accept(self, "factor", PositiveFloat)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -193,16 +197,14 @@ class Clipped:
         [0.8, 0.4, 0.25, 0.25, 0.25]
     """
 
-    schedule: Schedule
-    minimum: float = 0.0
-    maximum: float | None = None
+    schedule: AnySchedule
+    minimum: NonNegativeFloat = 0.0
+    maximum: NonNegativeFloat | None = None
 
     def __post_init__(self) -> None:
-        schedule_argument(self, "schedule")
-        floats(self, "minimum", minimum=0)
+        check(self)
         if self.maximum is not None:
-            floats(self, "maximum", minimum=0)
-            ordered(self, "minimum", "maximum")
+            require_ordered(self, "minimum", "maximum")
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from adaptlr._arguments import require_choice, require_integer
-from adaptlr.schedules.arguments import flag, floats, integers, ordered, refuse_argument
-from adaptlr.schedules.base import Schedule, between, grown, half_cosine, plain, portion
+from adaptlr._arguments import (
+    AtLeastOne,
+    BelowOne,
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    accept,
+    check,
+    number,
+    refuse,
+)
+from adaptlr.schedules.base import (
+    Schedule,
+    between,
+    grown,
+    half_cosine,
+    plain,
+    portion,
+    require_ordered,
+)
 
 
 @dataclass(frozen=True)
@@ -44,24 +62,19 @@ class Cyclical:
         [0.1, 0.3, 0.5, 0.3, 0.1, 0.2, 0.3, 0.2, 0.1]
     """
 
-    base_lr: float
-    max_lr: float
-    step_size: int
+    base_lr: NonNegativeFloat
+    max_lr: PositiveFloat
+    step_size: PositiveInt
     mode: Literal["triangular", "triangular2", "exp_range"] | Schedule = "triangular"
-    gamma: float = 1.0
-    step_size_down: int | None = None
+    gamma: Annotated[float, number(above=0, maximum=1)] = 1.0
+    step_size_down: PositiveInt | None = None
     start_at_top: bool = False
 
     def __post_init__(self) -> None:
-        floats(self, "base_lr", minimum=0)
-        floats(self, "max_lr", above=0)
-        ordered(self, "base_lr", "max_lr")
-        integers(self, "step_size", minimum=1)
+        check(self)
+        require_ordered(self, "base_lr", "max_lr")
         if not callable(self.mode):
-            require_choice(self, "mode", ("triangular", "triangular2", "exp_range"))
-        floats(self, "gamma", above=0, maximum=1)
-        require_integer(self, "step_size_down", minimum=1, optional=True)
-        flag(self, "start_at_top")
+            accept(self, "mode", Literal["triangular", "triangular2", "exp_range"])
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -123,23 +136,18 @@ class OneCycle:
         [0.1, 0.55, 1.0, 0.86, 0.71, 0.57, 0.43, 0.29, 0.14, 0.0]
     """
 
-    max_lr: float
-    total_steps: int
-    pct_start: float = 0.3
-    div_factor: float = 25.0
-    final_div_factor: float = 1e4
+    max_lr: PositiveFloat
+    total_steps: PositiveInt
+    pct_start: Fraction = 0.3
+    div_factor: AtLeastOne = 25.0
+    final_div_factor: AtLeastOne = 1e4
     anneal: Literal["cos", "linear"] = "cos"
     three_phase: bool = False
 
     def __post_init__(self) -> None:
-        floats(self, "max_lr", above=0)
-        integers(self, "total_steps", minimum=1)
-        floats(self, "pct_start", above=0, below=1)
-        floats(self, "div_factor", "final_div_factor", minimum=1)
-        require_choice(self, "anneal", ("cos", "linear"))
-        flag(self, "three_phase")
+        check(self)
         if self.three_phase and self.pct_start > 0.5:
-            refuse_argument(self, "pct_start", "at most 0.5 with three_phase=True")
+            refuse(self, "pct_start", "at most 0.5 with three_phase=True", self.pct_start)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -204,14 +212,14 @@ class CyclicalMomentum:
     """
 
     cycle: Cyclical | OneCycle
-    base_momentum: float = 0.85
-    max_momentum: float = 0.95
+    base_momentum: BelowOne = 0.85
+    max_momentum: BelowOne = 0.95
 
     def __post_init__(self) -> None:
+        check(self)
         if not isinstance(self.cycle, Cyclical | OneCycle):
-            refuse_argument(self, "cycle", "a Cyclical or a OneCycle", TypeError)
-        floats(self, "base_momentum", "max_momentum", minimum=0, below=1)
-        ordered(self, "base_momentum", "max_momentum")
+            refuse(self, "cycle", "a Cyclical or a OneCycle", self.cycle)
+        require_ordered(self, "base_momentum", "max_momentum")
 
     def __call__(self, step: float) -> float:
         """Returns the momentum at `step`."""
@@ -244,18 +252,14 @@ class CosineRestarts:
         [0.1, 0.05, 0.05, 0.0427, 0.025, 0.0073, 0.025]
     """
 
-    initial_learning_rate: float
-    first_decay_steps: int
-    t_mul: float = 2.0
-    m_mul: float = 1.0
-    alpha: float = 0.0
+    initial_learning_rate: PositiveFloat
+    first_decay_steps: PositiveInt
+    t_mul: AtLeastOne = 2.0
+    m_mul: PositiveFloat = 1.0
+    alpha: Annotated[float, number(minimum=0, maximum=1)] = 0.0
 
     def __post_init__(self) -> None:
-        floats(self, "initial_learning_rate", above=0)
-        integers(self, "first_decay_steps", minimum=1)
-        floats(self, "t_mul", minimum=1)
-        floats(self, "m_mul", above=0)
-        floats(self, "alpha", minimum=0, maximum=1)
+        check(self)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""

@@ -6,9 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptlr._arguments import require_choice
-from adaptlr.schedules.arguments import flag, floats, integers, ordered
-from adaptlr.schedules.base import between, grown, half_cosine, line, plain, portion
+from adaptlr._arguments import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, check
+from adaptlr.schedules.base import (
+    between,
+    grown,
+    half_cosine,
+    line,
+    plain,
+    portion,
+    require_ordered,
+)
 
 
 @dataclass(frozen=True)
@@ -32,16 +39,13 @@ class Exponential:
         [0.1, 0.05, 0.025, 0.00625]
     """
 
-    initial_learning_rate: float
-    decay_steps: int
-    decay_rate: float
+    initial_learning_rate: PositiveFloat
+    decay_steps: PositiveInt
+    decay_rate: PositiveFloat
     staircase: bool = False
 
     def __post_init__(self) -> None:
-        floats(self, "initial_learning_rate", above=0)
-        integers(self, "decay_steps", minimum=1)
-        floats(self, "decay_rate", above=0)
-        flag(self, "staircase")
+        check(self)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -71,15 +75,13 @@ class InverseTime:
         [0.1, 0.05, 0.025, 0.01]
     """
 
-    initial_learning_rate: float
-    decay_steps: int
-    decay_rate: float
+    initial_learning_rate: PositiveFloat
+    decay_steps: PositiveInt
+    decay_rate: PositiveFloat
     staircase: bool = False
 
     def __post_init__(self) -> None:
-        floats(self, "initial_learning_rate", "decay_rate", above=0)
-        integers(self, "decay_steps", minimum=1)
-        flag(self, "staircase")
+        check(self)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -110,17 +112,14 @@ class Polynomial:
         [0.1, 0.05625, 0.025, 0.00625, 0.0, 0.0]
     """
 
-    initial_learning_rate: float
-    decay_steps: int
-    end_learning_rate: float = 0.0001
-    power: float = 1.0
+    initial_learning_rate: NonNegativeFloat
+    decay_steps: PositiveInt
+    end_learning_rate: NonNegativeFloat = 0.0001
+    power: PositiveFloat = 1.0
     cycle: bool = False
 
     def __post_init__(self) -> None:
-        floats(self, "initial_learning_rate", "end_learning_rate", minimum=0)
-        integers(self, "decay_steps", minimum=1)
-        floats(self, "power", above=0)
-        flag(self, "cycle")
+        check(self)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -155,13 +154,12 @@ class Linear:
         [0.1, 0.075, 0.05, 0.025, 0.0, 0.0]
     """
 
-    initial_learning_rate: float
-    decay_steps: int
-    end_learning_rate: float = 0.0
+    initial_learning_rate: NonNegativeFloat
+    decay_steps: PositiveInt
+    end_learning_rate: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
-        floats(self, "initial_learning_rate", "end_learning_rate", minimum=0)
-        integers(self, "decay_steps", minimum=1)
+        check(self)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -197,14 +195,12 @@ class Cosine:
         [0.1, 0.0854, 0.05, 0.0146, 0.0, 0.0]
     """
 
-    initial_learning_rate: float
-    decay_steps: int
-    alpha: float = 0.0
+    initial_learning_rate: PositiveFloat
+    decay_steps: PositiveInt
+    alpha: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
-        floats(self, "initial_learning_rate", above=0)
-        integers(self, "decay_steps", minimum=1)
-        floats(self, "alpha", minimum=0)
+        check(self)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -246,20 +242,16 @@ class WarmupStableDecay:
         [0.0, 0.05, 0.1, 0.1, 0.1, 0.05, 0.029, 0.013, 0.0]
     """
 
-    max_lr: float
-    warmup_steps: int
-    stable_steps: int
-    decay_steps: int
+    max_lr: PositiveFloat
+    warmup_steps: NonNegativeInt
+    stable_steps: NonNegativeInt
+    decay_steps: PositiveInt
     shape: Literal["1-sqrt", "cosine", "linear"] = "1-sqrt"
-    end_learning_rate: float = 0.0
+    end_learning_rate: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
-        floats(self, "max_lr", above=0)
-        integers(self, "warmup_steps", "stable_steps", minimum=0)
-        integers(self, "decay_steps", minimum=1)
-        require_choice(self, "shape", ("1-sqrt", "cosine", "linear"))
-        floats(self, "end_learning_rate", minimum=0)
-        ordered(self, "end_learning_rate", "max_lr")
+        check(self)
+        require_ordered(self, "end_learning_rate", "max_lr")
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -297,12 +289,11 @@ class InverseSquareRoot:
         [0.0, 0.05, 0.1, 0.05, 0.01]
     """
 
-    max_lr: float
-    warmup_steps: int
+    max_lr: PositiveFloat
+    warmup_steps: PositiveInt
 
     def __post_init__(self) -> None:
-        floats(self, "max_lr", above=0)
-        integers(self, "warmup_steps", minimum=1)
+        check(self)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
 
-from adaptlr.schedules.arguments import (
-    floats,
-    integers,
-    is_factor,
-    is_rate,
-    one_more,
-    refuse_argument,
-    sequence,
-    step_sequence,
+from adaptlr._arguments import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    accept,
+    check,
+    refuse,
 )
-from adaptlr.schedules.base import grown, plain
+from adaptlr.schedules.base import accept_sequence, grown, plain, require_one_more
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,10 @@ class Constant:
         0.1
     """
 
-    learning_rate: float
+    learning_rate: NonNegativeFloat
 
     def __post_init__(self) -> None:
-        floats(self, "learning_rate", minimum=0)
+        check(self)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -72,14 +71,12 @@ class StepDecay:
         [0.5, 0.5, 0.05, 0.005]
     """
 
-    initial_learning_rate: float
-    step_size: int
-    gamma: float = 0.1
+    initial_learning_rate: PositiveFloat
+    step_size: PositiveInt
+    gamma: PositiveFloat = 0.1
 
     def __post_init__(self) -> None:
-        floats(self, "initial_learning_rate", above=0)
-        integers(self, "step_size", minimum=1)
-        floats(self, "gamma", above=0)
+        check(self)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -109,19 +106,20 @@ class MultiStep:
         [0.1, 0.1, 0.01, 0.001]
     """
 
-    initial_learning_rate: float
+    initial_learning_rate: PositiveFloat
     milestones: Sequence[int]
     gamma: float | Sequence[float] = 0.1
 
     def __post_init__(self) -> None:
-        floats(self, "initial_learning_rate", above=0)
-        step_sequence(self, "milestones")
+        check(self)
+        accept_sequence(self, "milestones", NonNegativeInt, in_order=True)
         if isinstance(self.gamma, Real | str) or self.gamma is None:
-            floats(self, "gamma", above=0)
+            accept(self, "gamma", PositiveFloat)
             return
-        sequence(self, "gamma", "finite numbers > 0", is_factor, float)
+        accept_sequence(self, "gamma", PositiveFloat)
         if isinstance(self.gamma, Sequence) and len(self.gamma) != len(self.milestones):
-            refuse_argument(self, "gamma", f"as long as milestones={self.milestones!r}")
+            rule = f"as long as milestones={self.milestones!r}"
+            refuse(self, "gamma", rule, self.gamma, ValueError)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -161,9 +159,9 @@ class Piecewise:
     values: Sequence[float]
 
     def __post_init__(self) -> None:
-        step_sequence(self, "boundaries")
-        sequence(self, "values", "finite numbers >= 0", is_rate, float)
-        one_more(self, "values", "boundaries")
+        accept_sequence(self, "boundaries", NonNegativeInt, in_order=True)
+        accept_sequence(self, "values", NonNegativeFloat)
+        require_one_more(self, "values", "boundaries")
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
@@ -201,14 +199,14 @@ class ByEpoch:
     """
 
     function: Callable[[int, float], float]
-    initial_learning_rate: float
-    steps_per_epoch: int
+    initial_learning_rate: NonNegativeFloat
+    steps_per_epoch: PositiveInt
 
     def __post_init__(self) -> None:
+        check(self)
         if not callable(self.function):
-            refuse_argument(self, "function", "a callable from epoch and rate to rate", TypeError)
-        floats(self, "initial_learning_rate", minimum=0)
-        integers(self, "steps_per_epoch", minimum=1)
+            rule = "a callable from epoch and rate to rate"
+            refuse(self, "function", rule, self.function)
 
     def __call__(self, step: float) -> float:
         """Returns the rate at `step`."""
