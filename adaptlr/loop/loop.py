@@ -3,57 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from adaptlr._store import rebuild
 from adaptlr.bridge.evaluation import Sums
 from adaptlr.bridge.fit import agreed
-from adaptlr.bridge.optimizer import OptimizerRate, RateState, warn_if_idle
+from adaptlr.bridge.optimizer import RateState, warn_if_idle
 from adaptlr.bridge.variables import finite_weights, to_host, training_variables
 from adaptlr.controllers import Decision, Observation, Run
 from adaptlr.loop.clock import Clock, ClockState
 from adaptlr.loop.effects import Effects
 from adaptlr.loop.log import Log
-from adaptlr.loop.plan import Plan
+from adaptlr.loop.plan import Fit, Plan
 from adaptlr.loop.rates import Rates, RatesState
 from adaptlr.loop.sensors import Sensors, metric_direction, redirected
 from adaptlr.monitor import Direction, finite
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a callback knows of the `fit` that it is in.
-
-    Args:
-        owner: Name of the callback, for messages.
-        model: The model. Whoever calls the loop has synced it: on JAX its variables hold no
-            values inside an epoch unless asked, and what is written without asking is lost.
-        rate: The optimizer's rate.
-        direction: Whether the monitored metric is better when lower or when higher, or None if
-            that is known only when the metric is first seen.
-        epoch: Index of the first epoch.
-        epochs: Index of the epoch at which `fit` ends, or None.
-        epoch_steps: Steps in an epoch, or None if unknown.
-        others: Returns the names of the other callbacks.
-        logged: Whether anything is logged, be it by another process: all of them measure alike.
-    """
-
-    owner: str
-    model: Any
-    rate: OptimizerRate
-    direction: Direction | None
-    epoch: int
-    epochs: int | None
-    epoch_steps: int | None
-    others: Callable[[], list[str]]
-    logged: bool
-
-    @property
-    def execution(self) -> int:
-        """Steps that Keras trains in one call."""
-        return int(self.model.steps_per_execution or 1)
+from adaptlr.writers import Record
 
 
 @dataclass(frozen=True)
@@ -95,7 +62,7 @@ class Loop:
         self._plan, self._fit, self._log = plan, fit, log
         self._epoch, self._over = fit.epoch, False
         steps = fit.epoch_steps
-        self._clock = Clock(_first_step(fit), steps, fit.execution)
+        self._clock = Clock(fit.first_step, steps, fit.execution)
         self._interval = max(1, steps // 10) if steps else 100
         self._first, self._at_start = self.step, fit.rate.progress()
         self._moved = self._unheard_told = False
@@ -165,8 +132,8 @@ class Loop:
 
     def _begin(self) -> None:
         self._rates.compile_in(self.step, self._decision.scale)
-        rate = self._run.learning_rate
-        self._record("start", f"{self._fit.owner} takes over from a rate of {rate:.6g}")
+        reason = f"{self._fit.owner} takes over from a rate of {self._run.learning_rate:.6g}"
+        self._record(Decision(1.0, "start", reason))
         self._control(None)
 
     def _require_own_average(self) -> None:
@@ -433,7 +400,7 @@ class Loop:
             self._warn_unseen(decision)
         if decision.rule != "hold":
             kept = "" if restored or not decision.restores else " (there was none to go back to)"
-            self._record(decision.rule, decision.reason + kept, decision)
+            self._record(replace(decision, reason=decision.reason + kept))
         self._log.control(step, self._rates.present, seen, decision.phase)
         if not self._log.described and self._clock.done_in_epoch > 0:
             # Samples of an epoch's last batch, which may be smaller, would tell the wrong size.
@@ -514,13 +481,7 @@ class Loop:
             stacklevel=6,
         )
 
-    def _record(self, rule: str, reason: str, decision: Decision | None = None) -> None:
-        curve = None if decision is None else decision.curve
-        self._log.found(self.step, self.state)
-        self._log.decision(self.step, self._epoch, self._rates.present, rule, reason, curve)
-
-
-def _first_step(fit: Fit) -> int:
-    if fit.epoch_steps:
-        return fit.epoch * fit.epoch_steps
-    return fit.rate.steps_counted() if fit.epoch else 0
+    def _record(self, decision: Decision) -> None:
+        told = (decision.rule, decision.reason, decision.curve)
+        record = Record(self.step, self._epoch, self._rates.present, *told)
+        self._log.decision(record, self.state)
