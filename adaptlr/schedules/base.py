@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from numbers import Integral
 from typing import Annotated, Any, Protocol
 
-from adaptlr._arguments import Rule, refuse
+from adaptlr._arguments import Rule, check, refuse
 
 _LARGEST = 3.4028234663852886e38  # in float32, in which rates are applied
 
@@ -34,6 +34,21 @@ class Schedule(Protocol):
 
 
 AnySchedule = Annotated[Schedule, Rule("a callable from step to rate", callable, lambda x: x)]
+
+
+class Formula:
+    """What the schedules of this package share: they are checked when built, and called alike."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def __call__(self, step: float) -> float:
+        """Returns the rate at `step`."""
+        return self.at(plain(step))
+
+    def at(self, step: float) -> float:
+        """Returns the rate at a step that is a number of Python's."""
+        raise NotImplementedError
 
 
 def last_change(schedule: Any) -> int | None:

@@ -18,19 +18,19 @@ from adaptlr._arguments import (
 )
 from adaptlr.schedules.base import (
     AnySchedule,
+    Formula,
     Schedule,
     accept_sequence,
     between,
     half_cosine,
     last_change,
-    plain,
     require_one_more,
     require_ordered,
 )
 
 
 @dataclass(frozen=True)
-class Warmup:
+class Warmup(Formula):
     """Climbs from `start` to the first rate of a schedule, then follows it from its own step 0.
 
     With `target = schedule(0)` and `p = step / warmup_steps`, the climb is
@@ -66,9 +66,7 @@ class Warmup:
         if self.shape == "exponential" and self.start == 0:
             refuse(self, "start", "a number above 0 for an exponential climb", self.start)
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         if step >= self.warmup_steps:
             return self.schedule(step - self.warmup_steps)
         target, progress = self.schedule(0), step / self.warmup_steps
@@ -88,7 +86,7 @@ class Warmup:
 
 
 @dataclass(frozen=True)
-class Joined:
+class Joined(Formula):
     """One schedule after another, each from its own step 0 (`join_schedules` in optax).
 
     `rate = schedules[i](step - start)`, where `i` boundaries are ≤ `step` and `start` is the last
@@ -117,9 +115,7 @@ class Joined:
         accept_sequence(self, "boundaries", NonNegativeInt, in_order=True)
         require_one_more(self, "schedules", "boundaries")
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         index = bisect_right(self.boundaries, step)
         start = self.boundaries[index - 1] if index else 0
         return self.schedules[index](step - start)
@@ -132,7 +128,7 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class Scaled:
+class Scaled(Formula):
     """A schedule times a factor, or times another schedule (ChainedScheduler in PyTorch).
 
     `rate = factor * schedule(step)` or `factor(step) * schedule(step)`
@@ -162,9 +158,7 @@ class Scaled:
         if not callable(self.factor):
             accept(self, "factor", PositiveFloat)
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         factor = self.factor(step) if callable(self.factor) else self.factor
         return factor * self.schedule(step)
 
@@ -177,7 +171,7 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Clipped:
+class Clipped(Formula):
     """A schedule between two bounds (`end_value` of `exponential_decay` in optax).
 
     `rate = min(max(schedule(step), minimum), maximum)`
@@ -206,9 +200,8 @@ class Clipped:
         if self.maximum is not None:
             require_ordered(self, "minimum", "maximum")
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        rate = max(self.schedule(plain(step)), self.minimum)
+    def at(self, step: float) -> float:
+        rate = max(self.schedule(step), self.minimum)
         return rate if self.maximum is None else min(rate, self.maximum)
 
     @property

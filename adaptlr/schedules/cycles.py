@@ -19,6 +19,7 @@ from adaptlr._arguments import (
     refuse,
 )
 from adaptlr.schedules.base import (
+    Formula,
     Schedule,
     between,
     grown,
@@ -30,7 +31,7 @@ from adaptlr.schedules.base import (
 
 
 @dataclass(frozen=True)
-class Cyclical:
+class Cyclical(Formula):
     """Triangles between two rates (CyclicLR in PyTorch).
 
     `rate = base_lr + (max_lr - base_lr) * height`, of section 3 of Smith, "Cyclical Learning
@@ -76,9 +77,7 @@ class Cyclical:
         if not callable(self.mode):
             accept(self, "mode", Literal["triangular", "triangular2", "exp_range"])
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         return between(self.base_lr, self.max_lr, self.height(step))
 
     def height(self, step: float) -> float:
@@ -104,7 +103,7 @@ class Cyclical:
 
 
 @dataclass(frozen=True)
-class OneCycle:
+class OneCycle(Formula):
     """One climb to `max_lr` and one descent far below the start (OneCycleLR in PyTorch).
 
     The climb ends at step `pct_start * total_steps - 1`, the descent at `total_steps - 1`. With
@@ -149,9 +148,7 @@ class OneCycle:
         if self.three_phase and self.pct_start > 0.5:
             refuse(self, "pct_start", "at most 0.5 with three_phase=True", self.pct_start)
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         initial = self.max_lr / self.div_factor
         final = initial / self.final_div_factor
         foot = self._foot
@@ -191,7 +188,7 @@ class OneCycle:
 
 
 @dataclass(frozen=True)
-class CyclicalMomentum:
+class CyclicalMomentum(Formula):
     """Momentum that falls as the rate of a cycle rises (`cycle_momentum` in PyTorch).
 
     `momentum = max_momentum - (max_momentum - base_momentum) * cycle.height(step)`, after Smith,
@@ -221,15 +218,13 @@ class CyclicalMomentum:
             refuse(self, "cycle", "a Cyclical or a OneCycle", self.cycle)
         require_ordered(self, "base_momentum", "max_momentum")
 
-    def __call__(self, step: float) -> float:
-        """Returns the momentum at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         height = min(max(self.cycle.height(step), 0.0), 1.0)  # a mode may be any function
         return between(self.max_momentum, self.base_momentum, height)
 
 
 @dataclass(frozen=True)
-class CosineRestarts:
+class CosineRestarts(Formula):
     """Cosine decays, each longer and lower than the last (CosineDecayRestarts in Keras).
 
     `rate = initial_learning_rate * (alpha + (1 - alpha) * m_mul**i * (1 + cos(pi * p)) / 2)`
@@ -258,12 +253,7 @@ class CosineRestarts:
     m_mul: PositiveFloat = 1.0
     alpha: Annotated[float, number(minimum=0, maximum=1)] = 0.0
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         restarts, progress = self._locate(step)
         end = self.alpha * self.initial_learning_rate
         height = (self.initial_learning_rate - end) * (1.0 - half_cosine(progress))

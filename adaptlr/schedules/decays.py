@@ -8,18 +8,18 @@ from typing import Literal
 
 from adaptlr._arguments import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, check
 from adaptlr.schedules.base import (
+    Formula,
     between,
     grown,
     half_cosine,
     line,
-    plain,
     portion,
     require_ordered,
 )
 
 
 @dataclass(frozen=True)
-class Exponential:
+class Exponential(Formula):
     """Multiplies the rate by `decay_rate` over every `decay_steps` (ExponentialDecay in Keras).
 
     `rate = initial_learning_rate * decay_rate ** (step / decay_steps)`
@@ -44,18 +44,13 @@ class Exponential:
     decay_rate: PositiveFloat
     staircase: bool = False
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         decays = step // self.decay_steps if self.staircase else step / self.decay_steps
         return grown(self.initial_learning_rate, self.decay_rate, decays)
 
 
 @dataclass(frozen=True)
-class InverseTime:
+class InverseTime(Formula):
     """Divides the rate by a line that rises with the step (InverseTimeDecay in Keras).
 
     `rate = initial_learning_rate / (1 + decay_rate * step / decay_steps)`
@@ -80,18 +75,13 @@ class InverseTime:
     decay_rate: PositiveFloat
     staircase: bool = False
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         decays = step // self.decay_steps if self.staircase else step / self.decay_steps
         return self.initial_learning_rate / (1.0 + self.decay_rate * decays)
 
 
 @dataclass(frozen=True)
-class Polynomial:
+class Polynomial(Formula):
     """Goes to `end_learning_rate` along a power of what is left (PolynomialDecay in Keras).
 
     `rate = end + (initial - end) * (1 - p) ** power` with `p = min(step / decay_steps, 1)`
@@ -118,12 +108,7 @@ class Polynomial:
     power: PositiveFloat = 1.0
     cycle: bool = False
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         decays = max(1, math.ceil(step / self.decay_steps)) if self.cycle else 1
         left = 1.0 - portion(step, decays * self.decay_steps)
         return between(self.end_learning_rate, self.initial_learning_rate, left**self.power)
@@ -135,7 +120,7 @@ class Polynomial:
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Formula):
     """Goes to `end_learning_rate` in a straight line, up or down (LinearLR in PyTorch).
 
     `rate = initial + (end - initial) * p` with `p = min(step / decay_steps, 1)`
@@ -158,12 +143,7 @@ class Linear:
     decay_steps: PositiveInt
     end_learning_rate: NonNegativeFloat = 0.0
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         progress = portion(step, self.decay_steps)
         return between(self.initial_learning_rate, self.end_learning_rate, progress)
 
@@ -174,7 +154,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Formula):
     """Half a cosine to `alpha * initial_learning_rate`, down or up (CosineDecay in Keras).
 
     `rate = initial_learning_rate * (alpha + (1 - alpha) * (1 + cos(pi * p)) / 2)`
@@ -199,12 +179,7 @@ class Cosine:
     decay_steps: PositiveInt
     alpha: NonNegativeFloat = 0.0
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         end = self.alpha * self.initial_learning_rate
         fraction = half_cosine(portion(step, self.decay_steps))
         return between(self.initial_learning_rate, end, fraction)
@@ -216,7 +191,7 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class WarmupStableDecay:
+class WarmupStableDecay(Formula):
     """A climb, a long stay, a short decay: a run whose end can be decided on the way.
 
     `max_lr * p`, then `max_lr`, then `max_lr + (end_learning_rate - max_lr) * s(p)`, where `p` is
@@ -253,9 +228,7 @@ class WarmupStableDecay:
         check(self)
         require_ordered(self, "end_learning_rate", "max_lr")
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         if step < self.warmup_steps:
             return self.max_lr * (step / self.warmup_steps)
         shape = {"1-sqrt": math.sqrt, "cosine": half_cosine, "linear": line}[self.shape]
@@ -270,7 +243,7 @@ class WarmupStableDecay:
 
 
 @dataclass(frozen=True)
-class InverseSquareRoot:
+class InverseSquareRoot(Formula):
     """A climb, then a fall with the square root of the step: the schedule of the Transformer.
 
     `rate = max_lr * min(step / warmup_steps, sqrt(warmup_steps / step))`: equation 3 of Vaswani
@@ -292,12 +265,7 @@ class InverseSquareRoot:
     max_lr: PositiveFloat
     warmup_steps: PositiveInt
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         if step < self.warmup_steps:
             return self.max_lr * (step / self.warmup_steps)
         return self.max_lr * math.sqrt(self.warmup_steps / step)

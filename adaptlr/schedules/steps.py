@@ -18,11 +18,11 @@ from adaptlr._arguments import (
     check,
     refuse,
 )
-from adaptlr.schedules.base import accept_sequence, grown, plain, require_one_more
+from adaptlr.schedules.base import Formula, accept_sequence, grown, require_one_more
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Formula):
     """The same rate at every step.
 
     Args:
@@ -38,11 +38,7 @@ class Constant:
 
     learning_rate: NonNegativeFloat
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
+    def at(self, step: float) -> float:
         return self.learning_rate
 
     @property
@@ -52,7 +48,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class StepDecay:
+class StepDecay(Formula):
     """Multiplies the rate by `gamma` every `step_size` steps (StepLR in PyTorch).
 
     `rate = initial_learning_rate * gamma ** floor(step / step_size)`
@@ -75,17 +71,12 @@ class StepDecay:
     step_size: PositiveInt
     gamma: PositiveFloat = 0.1
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         return grown(self.initial_learning_rate, self.gamma, step // self.step_size)
 
 
 @dataclass(frozen=True)
-class MultiStep:
+class MultiStep(Formula):
     """Multiplies the rate by `gamma` at each milestone (MultiStepLR in PyTorch).
 
     `rate = initial_learning_rate * gamma ** (number of milestones <= step)`
@@ -121,9 +112,7 @@ class MultiStep:
             rule = f"as long as milestones={self.milestones!r}"
             refuse(self, "gamma", rule, self.gamma, ValueError)
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         cuts = bisect_right(self.milestones, step)
         if isinstance(self.gamma, Sequence):
             return grown(self.initial_learning_rate, math.prod(self.gamma[:cuts]), 1)
@@ -136,7 +125,7 @@ class MultiStep:
 
 
 @dataclass(frozen=True)
-class Piecewise:
+class Piecewise(Formula):
     """One value up to and including each boundary (PiecewiseConstantDecay in Keras).
 
     `rate = values[number of boundaries < step]`: a boundary is the last step of its value, where
@@ -163,9 +152,7 @@ class Piecewise:
         accept_sequence(self, "values", NonNegativeFloat)
         require_one_more(self, "values", "boundaries")
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         return self.values[bisect_left(self.boundaries, step)]
 
     @property
@@ -175,7 +162,7 @@ class Piecewise:
 
 
 @dataclass(frozen=True)
-class ByEpoch:
+class ByEpoch(Formula):
     """Each epoch's rate from the one before (LearningRateScheduler in Keras).
 
     `rate = function(epoch, rate of the epoch before)`, where epoch 0 follows on
@@ -208,9 +195,8 @@ class ByEpoch:
             rule = "a callable from epoch and rate to rate"
             refuse(self, "function", rule, self.function)
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        epoch = int(plain(step) // self.steps_per_epoch)
+    def at(self, step: float) -> float:
+        epoch = int(step // self.steps_per_epoch)
         rates = self._rates
         while len(rates) <= epoch:
             before = rates[-1] if rates else self.initial_learning_rate
