@@ -11,6 +11,7 @@ import keras
 
 __all__ = [
     "asked_first_epoch",
+    "batch_size_of",
     "on_exception",
     "other_callbacks",
     "other_names",
@@ -41,6 +42,11 @@ def validation_of(model: Any) -> tuple[Any, int | None]:
         return None, None
     size = asked.get("validation_batch_size") or asked.get("batch_size")
     return data, size if isinstance(data, tuple | list) else None
+
+
+def batch_size_of(model: Any) -> int:
+    """Returns the batch size that the running `fit` was given, or Keras' default of 32."""
+    return _arguments_of_fit(model).get("batch_size") or 32
 
 
 def other_callbacks(callback: Any) -> list[Any]:
