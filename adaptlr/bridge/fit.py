@@ -32,6 +32,11 @@ def validation_of(model: Any) -> tuple[Any, int | None]:
     return data, size if isinstance(data, tuple | list) else None
 
 
+def batch_size_of(model: Any) -> int:
+    """Returns the batch size that the running `fit` was given, or Keras' default of 32."""
+    return _arguments_of_fit(model).get("batch_size") or 32
+
+
 def other_callbacks(callback: Any) -> list[Any]:
     """Returns the callbacks that are in the same `fit`, but for those that Keras adds."""
     found = _callback_list(callback)

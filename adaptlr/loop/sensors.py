@@ -13,7 +13,7 @@ import keras
 from adaptlr._arguments import did_you_mean
 from adaptlr.bridge.average import RunningAverage
 from adaptlr.bridge.evaluation import TrainingLoss, evaluate, few, sample
-from adaptlr.bridge.fit import validated_epochs, validation_of
+from adaptlr.bridge.fit import batch_size_of, validated_epochs, validation_of
 from adaptlr.loop.plan import Plan
 from adaptlr.monitor import Direction, Monitor, MonitorState, direction_by_name
 
@@ -47,7 +47,7 @@ class Sensors:
         self._of_fit = self._data is None and plan.averaging
         if self._of_fit:
             self._data, self._batch_size = validation_of(model)
-        trained = (total_steps or _LONG) * (self._batch_size or 32)
+        trained = (total_steps or _LONG) * batch_size_of(model)
         self._sample = sample(self._data, max(_LEAST, trained // _SHARE))
         self._owner = owner
         self._model = model
