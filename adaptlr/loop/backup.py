@@ -11,21 +11,19 @@ from typing import Any, Literal
 import keras
 
 from adaptlr._store import Store, rebuild
+from adaptlr.bridge.compiled import SkippedBatches
 from adaptlr.bridge.fit import asked_first_epoch
-from adaptlr.bridge.random_state import (
+from adaptlr.bridge.snapshots import (
     data_state,
     random_state,
     set_data_state,
     set_random_state,
 )
-from adaptlr.bridge.skipping import SkippedBatches
 from adaptlr.bridge.variables import from_host, misfit, to_host, training_variables, write
 from adaptlr.controllers import Run
 from adaptlr.loop.loop import Loop
 from adaptlr.loop.plan import Plan
 from adaptlr.writers import Record, Writer
-
-__all__ = ["Backup", "Identity"]
 
 _UNKNOWN = "not yet known"
 

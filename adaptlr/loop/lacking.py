@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
 from adaptlr.controllers import Decision
-
-if TYPE_CHECKING:
-    from adaptlr.loop.loop import Fit
-
-__all__ = ["warn_of_rule", "warn_of_what_is_lacking"]
+from adaptlr.loop.plan import Fit
 
 _SEEN = (
     "A train_step of your own is seen if it updates a keras.metrics.Mean(name='loss') among the "

@@ -2,12 +2,17 @@
 
 from adaptlr.schedules.base import Schedule
 from adaptlr.schedules.combined import Clipped, Joined, Scaled, Warmup
-from adaptlr.schedules.cycles import Cyclical, CyclicalMomentum, OneCycle
-from adaptlr.schedules.decays import Cosine, Exponential, InverseTime, Linear, Polynomial
-from adaptlr.schedules.epochs import ByEpoch
-from adaptlr.schedules.phases import InverseSquareRoot, WarmupStableDecay
-from adaptlr.schedules.restarts import CosineRestarts
-from adaptlr.schedules.steps import Constant, MultiStep, Piecewise, StepDecay
+from adaptlr.schedules.cycles import CosineRestarts, Cyclical, CyclicalMomentum, OneCycle
+from adaptlr.schedules.decays import (
+    Cosine,
+    Exponential,
+    InverseSquareRoot,
+    InverseTime,
+    Linear,
+    Polynomial,
+    WarmupStableDecay,
+)
+from adaptlr.schedules.steps import ByEpoch, Constant, MultiStep, Piecewise, StepDecay
 
 __all__ = [
     "ByEpoch",

@@ -220,6 +220,25 @@ def test_the_short_call_takes_what_validation_split_splits_off():
     assert callback._state.inner.limits.measurable
 
 
+def test_a_look_takes_a_sample_that_the_size_of_validation_batches_does_not_change():
+    class Counting(keras.Sequential):
+        looks = ()
+
+        def evaluate(self, x=None, *arguments, steps=None, **keywords):
+            self.looks = (*self.looks, len(x)) if steps is None else self.looks
+            return super().evaluate(x, *arguments, steps=steps, **keywords)
+
+    (x, y), held_out = blobs(640), blobs(5000, seed=1)
+    model = Counting([keras.Input((8,)), keras.layers.Dense(3)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    sizes = {"batch_size": 16, "validation_batch_size": 1000}
+    callback = adaptlr.AutoLR()
+    model.fit(x, y, epochs=8, validation_data=held_out, callbacks=[callback], verbose=0, **sizes)
+    between = [count for count in model.looks if count < 5000]
+    assert between
+    assert set(between) == {512}
+
+
 def test_validation_data_that_can_be_read_once_are_left_to_fit():
     def forever():
         while True:

@@ -154,6 +154,8 @@ def test_tables_are_made_from_the_lines(tmp_path):
     lines.append(
         {**shared, "kind": "piece", "grows_with": "groups", "size": 4, "microseconds": {"w": 3.0}}
     )
+    whole = {**pair, "kind": "whole", "pair": 0, "without_ms": [8.0, 8.0], "with_ms": [8.4, 8.8]}
+    lines.append(whole)
     record, page = tmp_path / "lines.jsonl", tmp_path / "page.md"
     record.write_text("".join(json.dumps(line) + "\n" for line in lines))
     page.write_text((ROOT / "docs" / "performance.md").read_text())
@@ -162,5 +164,6 @@ def test_tables_are_made_from_the_lines(tmp_path):
         programs.run(script, "--lines", record, "--table", page)
     text = page.read_text()
     assert text.count("| 1.100 | 1.000 to 1.200 | 1.200 | 3 | ≤ 1.02 |") == 1
+    assert text.count("| 1.050 | 1.050 to 1.050 | 1.100 | 1 | ≤ 1.06 |") == 1
     assert text.count("| 4 groups | w | 3.0 µs |") == 1
     assert text.count("| torch | 7.0 ms | 7.0 ms | 1 |") == 1
