@@ -16,4 +16,4 @@ draw() {  # tab, width,height, file
 }
 draw "custom_scalars&_smoothingWeight=0" 1700,1060 scalars
 draw "text&regexInput=%5Eauto%24" 1400,760 text
-draw hparams 1400,500 hparams
+draw hparams 2000,500 hparams

@@ -23,8 +23,8 @@ _CHARTS = {
     "training loss (raw weights)": ("^loss$",),
     "validation loss (AutoLR: of averaged weights)": ("^epoch/val_loss$",),
     "monitored metric": ("^monitored$",),
-    "AutoLR(validation_data=...): averaged and raw weights": ("^noise/(averaged|raw)$",),
-    "AutoLR(validation_data=...): noise gap, their difference": ("^noise/gap$",),
+    "AutoLR: averaged and raw weights": ("^noise/(averaged|raw)$",),
+    "AutoLR: noise gap, their difference": ("^noise/gap$",),
     "phase: 1 probe, 2 warm-up, 3 trial, 4 hold, 5 cool-down, 6 done": ("^phase$",),
 }
 
