@@ -91,6 +91,14 @@ def test_labels_that_are_missing_are_said_to_be(kind, data):
         fit([kind(validation_data=data)])
 
 
+@pytest.mark.parametrize("value", ["val_loss", 0.001, 30, True])
+def test_a_metric_or_a_rate_in_the_place_of_data_is_refused_before_fit(value):
+    with pytest.raises((TypeError, ValueError), match=r"a metric is monitor=\.\.\.") as caught:
+        adaptlr.AutoLR(value)
+    assert str(caught.value).startswith("AutoLR(validation_data=...) must be data such as (x, y)")
+    assert str(caught.value).endswith(f"Received: validation_data={value!r}")
+
+
 def test_other_faults_of_validation_data_are_not_called_missing_labels():
     x, y = blobs()
     with pytest.raises(ValueError, match="must be data that model") as caught:

@@ -28,7 +28,7 @@ class Hold:
         step, limits = turn.seen.step, turn.limits
         last = limits.last_step
         if last is not None and last - step <= turn.settings.cool_share * limits.total(step):
-            reason = f"the last {last - step} steps of the horizon have begun"
+            reason = f"the last {last - step} steps of the run have begun"
             return self._cool(turn, last - step, reason)
         if turn.state.progress.wait >= self._patience(turn):
             return self._stalled(turn)
