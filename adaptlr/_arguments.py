@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 import difflib
-import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -70,8 +69,11 @@ NonNegativeInt = Annotated[int, integer(0)]
 
 def check(owner: Any) -> None:
     """Refuses fields of a dataclass that are not what their types say (see `accepted`)."""
-    for name, hint in _hints(owner.__class__).items():
-        accept(owner, name, hint)
+    # What a subclass adds, whose types may not be known here, is its own affair.
+    ours = next(kind for kind in type(owner).__mro__ if kind.__module__.startswith("adaptlr."))
+    for field in fields(ours):
+        if field.init:
+            accept(owner, field.name, _hints(ours)[field.name])
 
 
 def accept(owner: object, name: str, hint: Any) -> None:
@@ -86,15 +88,13 @@ def checked(function: Callable[..., Any], values: Mapping[str, Any]) -> list[Any
         function: The one whose arguments they are.
         values: `locals()` at its begin.
     """
-    called = function.__name__
-    return [accepted(called, n, hint, values[n]) for n, hint in _hints(function).items()]
+    called, hints = function.__name__, _hints(function)
+    return [accepted(called, name, hints[name], value) for name, value in values.items()]
 
 
 @cache
 def _hints(typed: Any) -> dict[str, Any]:
-    names = inspect.signature(typed).parameters
-    hints = get_type_hints(typed, include_extras=True)
-    return {name: hint for name, hint in hints.items() if name in names}
+    return get_type_hints(typed, include_extras=True)
 
 
 def accepted(owner: object, name: str, hint: Any, value: Any) -> Any:

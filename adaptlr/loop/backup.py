@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -101,10 +102,7 @@ class Backup:
     """
 
     def __init__(
-        self,
-        owner: object,
-        directory: str | os.PathLike[str],
-        frequency: int | Literal["epoch"],
+        self, owner: object, directory: str | os.PathLike[str], frequency: int | Literal["epoch"]
     ) -> None:
         self._owner = type(owner).__name__
         self._store = Store(directory)
@@ -313,13 +311,13 @@ def _assign(variables: Sequence[Any], arrays: Sequence[Any]) -> None:
 
 def _positions(writers: Sequence[Writer]) -> list[Any]:
     """Where each log stands, None for those that cannot tell."""
-    positions = []
-    for writer in writers:
-        try:
-            positions.append(writer.position() if hasattr(writer, "position") else None)
-        except OSError:  # it will be named when something is written to it
-            positions.append(None)
-    return positions
+    return [_position(writer) for writer in writers]
+
+
+def _position(writer: Any) -> Any:
+    with suppress(OSError):  # it will be named when something is written to it
+        return writer.position() if hasattr(writer, "position") else None
+    return None
 
 
 def _rewind(writers: Sequence[Writer], positions: Sequence[Any]) -> None:

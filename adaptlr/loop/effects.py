@@ -26,13 +26,7 @@ class Effects:
     """
 
     def __init__(
-        self,
-        model: Any,
-        *,
-        leave: set[int],
-        averaging: bool,
-        step: int,
-        epoch_steps: int | None,
+        self, model: Any, leave: set[int], averaging: bool, *, step: int, epoch_steps: int | None
     ) -> None:
         self._model = model
         self._snapshots = Snapshots(leave)

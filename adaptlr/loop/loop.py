@@ -73,16 +73,11 @@ class Loop:
         self._epoch_loss: float | None = None
         self._untouched: dict[str, float] = {}  # metrics of an experiment's first batch
         known = steps is not None and fit.epochs is not None and plan.known_horizon
-        self._sensors = Sensors(
-            plan, fit.owner, fit.model, (steps or 0) * (fit.epochs or 0) if known else None
-        )
+        total = (steps or 0) * (fit.epochs or 0) if known else None
+        self._sensors = Sensors(plan, fit.owner, fit.model, total)
         self._require_own_average()
         self._effects = Effects(
-            fit.model,
-            leave=fit.rate.variables(),
-            averaging=plan.averaging,
-            step=self.step,
-            epoch_steps=steps,
+            fit.model, fit.rate.variables(), plan.averaging, step=self.step, epoch_steps=steps
         )
         self._direction = fit.direction
         self._run = self._known_run() if saved is None else self._saved_run(saved)
@@ -412,11 +407,7 @@ class Loop:
             self._log.describe(step, samples / self._clock.done_in_epoch)
 
     def _observe(
-        self,
-        loss: float | None,
-        monitored: float | None,
-        sampled: float | None,
-        epoch_end: bool,
+        self, loss: float | None, monitored: float | None, sampled: float | None, epoch_end: bool
     ) -> Observation:
         loss, monitored, sampled = agreed([loss, monitored, sampled])
         if loss is not None and not finite(loss) and self._fit.rate.skips_overflow():

@@ -41,12 +41,7 @@ class Rates:
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        run: Run,
-        owner: str,
-        model: Any,
-        optimizer: OptimizerRate,
+        self, plan: Plan, run: Run, owner: str, model: Any, optimizer: OptimizerRate
     ) -> None:
         self.state = RatesState()
         self._coming: float | None = None

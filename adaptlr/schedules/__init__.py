@@ -1,6 +1,6 @@
 """Open loop: the learning rate as a pure function of the step."""
 
-from adaptlr.schedules.base import Schedule
+from adaptlr.schedules.base import Constant, Schedule
 from adaptlr.schedules.combined import Clipped, Joined, Scaled, Warmup
 from adaptlr.schedules.cycles import CosineRestarts, Cyclical, CyclicalMomentum, OneCycle
 from adaptlr.schedules.decays import (
@@ -12,7 +12,7 @@ from adaptlr.schedules.decays import (
     Polynomial,
     WarmupStableDecay,
 )
-from adaptlr.schedules.steps import ByEpoch, Constant, MultiStep, Piecewise, StepDecay
+from adaptlr.schedules.steps import ByEpoch, MultiStep, Piecewise, StepDecay
 
 __all__ = [
     "ByEpoch",

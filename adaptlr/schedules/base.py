@@ -1,13 +1,14 @@
-"""What a schedule is, and the shapes that schedules are made of."""
+"""What a schedule is, the simplest one, and the shapes that schedules are made of."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Annotated, Any, Protocol
 
-from adaptlr._arguments import Rule, check, refuse
+from adaptlr._arguments import NonNegativeFloat, Rule, check, refuse
 
 _LARGEST = 3.4028234663852886e38  # in float32, in which rates are applied
 
@@ -49,6 +50,32 @@ class Formula:
     def at(self, step: float) -> float:
         """Returns the rate at a step that is a number of Python's."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Constant(Formula):
+    """The same rate at every step.
+
+    Args:
+        learning_rate: The rate, ≥ 0.
+
+    Raises:
+        ValueError, TypeError: If the rate is not such a number.
+
+    Example:
+        >>> Constant(0.1)(1000)
+        0.1
+    """
+
+    learning_rate: NonNegativeFloat
+
+    def at(self, step: float) -> float:
+        return self.learning_rate
+
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return 0
 
 
 def last_change(schedule: Any) -> int | None:

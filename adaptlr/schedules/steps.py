@@ -1,4 +1,4 @@
-"""Rates that stay, jump from one value to the next, or are said epoch by epoch."""
+"""Rates that jump from one value to the next, or are said epoch by epoch."""
 
 from __future__ import annotations
 
@@ -19,32 +19,6 @@ from adaptlr._arguments import (
     refuse,
 )
 from adaptlr.schedules.base import Formula, accept_sequence, grown, require_one_more
-
-
-@dataclass(frozen=True)
-class Constant(Formula):
-    """The same rate at every step.
-
-    Args:
-        learning_rate: The rate, ≥ 0.
-
-    Raises:
-        ValueError, TypeError: If the rate is not such a number.
-
-    Example:
-        >>> Constant(0.1)(1000)
-        0.1
-    """
-
-    learning_rate: NonNegativeFloat
-
-    def at(self, step: float) -> float:
-        return self.learning_rate
-
-    @property
-    def last_change(self) -> int:
-        """The step from which on the rate stays what it is."""
-        return 0
 
 
 @dataclass(frozen=True)

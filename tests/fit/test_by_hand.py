@@ -124,6 +124,7 @@ class TestMissingHooks:
     def test_on_epoch_end(self, make):
         callback = make()
         callback.set_model(one_weight())
+        callback.set_params({"epochs": 2, "steps": 1})
         callback.on_train_begin()
         callback.on_epoch_begin(0)
         with pytest.raises(RuntimeError, match=r"on_epoch_begin was called, and .*on_epoch_end"):
