@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,14 @@ FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 NEEDS_KERAS = ("callbacks", "bridge", "loop", "groups")
 
 
+@cache
 def modules():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        yield ".".join(parts).removesuffix(".__init__"), ast.parse(path.read_text())
+    paths = {path: path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))}
+    names = {path: ".".join(inner.with_suffix("").parts) for path, inner in paths.items()}
+    return [
+        (name.removesuffix(".__init__"), ast.parse(path.read_text()))
+        for path, name in names.items()
+    ]
 
 
 def imported(tree):
@@ -56,7 +61,7 @@ def test_every_room_is_on_the_list():
     assert {room(name) for name, _ in modules()} == set(FLOOR)
 
 
-@pytest.mark.parametrize(("name", "tree"), list(modules()), ids=[name for name, _ in modules()])
+@pytest.mark.parametrize(("name", "tree"), modules(), ids=[name for name, _ in modules()])
 def test_imports_run_down_the_list(name, tree):
     for other in imported(tree):
         down = FLOOR[room(other)] > FLOOR[room(name)]
