@@ -27,18 +27,19 @@ def warn_if_idle(owner: str, model: Any, rate: OptimizerRate, start: tuple[float
     """
     inside = [pair for leaf in rate.leaves for pair in _optimizers(leaf, "")]
     working = [name for name, inner in inside if _count(inner)]
-    idle = rate.progress() == start
+    idle = rate.idle_since(start)
     if not (idle or working):
         return
-    own = [name for name, x in _optimizers(model, "model.") if x is not model.optimizer]
+    driven = [getattr(model, "optimizer", None), *rate.optimizers]
+    own = [name for name, x in _optimizers(model, "model.") if all(x is not y for y in driven)]
     hidden = [f"model.optimizer{name}" for name in working]
-    kinds = ", ".join(type(leaf).__name__ for leaf in rate.leaves)
+    kinds = ", ".join(type(leaf).__name__ for leaf in idle or rate.leaves)
     what = "has not trained anything" if idle else "hands its steps to another optimizer"
     found = f" Others of this model: {', '.join([*own, *hidden])}." if own or hidden else ""
     warnings.warn(
         f"{owner} drives the learning rate of {kinds}, which {what} in this epoch: the rate has "
-        f"no effect.{found} Compile the model with the optimizer that trains, "
-        f"compile(optimizer=...), and in a wrapper of your own call it self.inner_optimizer.",
+        f"no effect.{found} Compile the model with the optimizer that trains, or name those that "
+        f"do: {owner}(optimizers=[...]); in a wrapper of your own call it self.inner_optimizer.",
         stacklevel=6,
     )
 

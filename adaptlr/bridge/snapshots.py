@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from adaptlr.bridge.optimizer import OptimizerRate
+from adaptlr.bridge.own_optimizers import begin_anew
 from adaptlr.bridge.random_state import random_state, set_random_state
 from adaptlr.bridge.variables import from_host, held, to_host, training_variables, write
 
@@ -20,12 +22,14 @@ class Snapshot:
     three times as much of a GPU's memory as the weights do.
 
     Args:
-        model: A compiled model whose optimizer is built.
-        leave: Ids of variables that a restore must not touch (the rates).
+        model: A compiled, built model.
+        rate: The rates, which a restore must not touch, and the optimizers that have them.
     """
 
-    def __init__(self, model: Any, leave: set[int]) -> None:
-        self._variables = [v for v in training_variables(model) if id(v) not in leave]
+    def __init__(self, model: Any, rate: OptimizerRate) -> None:
+        self._rate, leave = rate, rate.variables()
+        every = training_variables(model, rate.optimizers)
+        self._variables = [v for v in every if id(v) not in leave]
         self._values = to_host([held(v) for v in self._variables])
         self._random_state = random_state()
 
@@ -41,6 +45,8 @@ class Snapshot:
     def restore(self) -> None:
         """Puts every variable back; the snapshot stays good for another time."""
         write(self._variables, from_host(self._values, self._variables))
+        known = {id(variable) for variable in self._variables} | self._rate.variables()
+        begin_anew(self._rate.optimizers, known)
         set_random_state(self._random_state)
 
     def save(self) -> dict[str, Any]:
@@ -56,11 +62,11 @@ class Snapshots:
     """The last good snapshot, the one before, and a state that was set aside.
 
     Args:
-        leave: Ids of variables that a restore must not touch (the rates).
+        rate: The rates, which a restore must not touch, and the optimizers that have them.
     """
 
-    def __init__(self, leave: set[int]) -> None:
-        self._leave = leave
+    def __init__(self, rate: OptimizerRate) -> None:
+        self._rate = rate
         self._last: Snapshot | None = None
         self._earlier: Snapshot | None = None
         self._aside: Snapshot | None = None
@@ -76,7 +82,7 @@ class Snapshots:
             untrained: Whether NaN and infinities, if it is the first, are what it was built with.
         """
         # A loss is that of the step before: the last step may have made NaN of the weights unseen.
-        snapshot = Snapshot(model, self._leave)
+        snapshot = Snapshot(model, self._rate)
         good = snapshot.finite or (untrained and self._last is None)
         if good:
             self._earlier, self._last = self._last, snapshot
@@ -93,7 +99,7 @@ class Snapshots:
 
     def set_aside(self, model: Any) -> None:
         """Keeps the present state apart from the snapshots."""
-        self._aside = Snapshot(model, self._leave)
+        self._aside = Snapshot(model, self._rate)
 
     def take_back(self) -> bool:
         """Goes on from what was set aside; False without any."""
@@ -116,6 +122,6 @@ class Snapshots:
     def _loaded(self, saved: dict[str, Any] | None, model: Any) -> Snapshot | None:
         if saved is None:
             return None
-        snapshot = Snapshot(model, self._leave)
+        snapshot = Snapshot(model, self._rate)
         snapshot.load(saved)
         return snapshot

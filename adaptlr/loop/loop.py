@@ -12,6 +12,7 @@ from adaptlr.bridge.distributed import agreed
 from adaptlr.bridge.evaluation import Sums
 from adaptlr.bridge.idle import warn_if_idle
 from adaptlr.bridge.optimizer import OptimizerRate, RateState
+from adaptlr.bridge.own_optimizers import built_for
 from adaptlr.bridge.variables import finite_weights, to_host, training_variables
 from adaptlr.controllers import Decision, Observation, Run
 from adaptlr.loop.clock import Clock, ClockState
@@ -115,7 +116,7 @@ class Loop:
         self._require_own_average()
         self._effects = Effects(
             fit.model,
-            leave=fit.rate.variables(),
+            rate=fit.rate,
             averaging=plan.averaging,
             step=self.step,
             epoch_steps=steps,
@@ -243,13 +244,14 @@ class Loop:
 
     def save(self) -> dict[str, Any]:
         """Everything that another process needs to go on from here as if it were this one."""
-        average = self._effects.average
+        fit, average = self._fit, self._effects.average
         swapped = average is not None and average.swapped
         self._effects.swap_out()
         content = {
             **self.carry(),
             "loop": asdict(self._numbers()),
-            "weights": to_host(training_variables(self._fit.model)),
+            "weights": to_host(training_variables(fit.model, fit.rate.optimizers)),
+            "trains": built_for(fit.rate.optimizers, fit.model),
             "effects": self._effects.save(),
         }
         if swapped:

@@ -88,7 +88,14 @@ class Rates:
             return
         end = self._last_change()
         planned = self._run.total_steps is not None or momentum is not None  # else each is written
-        if end is None or not planned or not self._plan.open_loop:
+        own = self._optimizer.given  # one may count several updates a step
+        if end is None or not planned or not self._plan.open_loop or own:
+            if momentum is not None and own:
+                raise ValueError(
+                    f"{self._owner}(momentum=...) must be None with optimizers=[...], except on "
+                    f"PyTorch: elsewhere a momentum is compiled into the training step, by a "
+                    f"count of steps that optimizers of a train_step of your own may not keep."
+                )
             if momentum is not None:
                 raise ValueError(
                     f"{self._owner}(momentum=...) needs to know the number of steps, and the data "
