@@ -141,7 +141,7 @@ def test_both_networks_train_at_the_rates_given(name):
         np.abs(w - b).max() > 0.02 for w, b in zip(model.get_weights(), before, strict=True)
     )
     assert distance() < 0.5 * far
-    assert np.isfinite(history["d_loss"]).all() and np.isfinite(history["g_loss"]).all()
+    assert np.isfinite([history["d_loss"], history["g_loss"]]).all()
     rates = np.array(history["learning_rate_d"])
     np.testing.assert_allclose(history["learning_rate_g"], rates / 4, rtol=1e-6)
     wanted = {

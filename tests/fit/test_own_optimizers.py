@@ -54,7 +54,7 @@ class Two(keras.Model):
         return self.first(x) + self.second(x)
 
     def train_step(self, *arguments):
-        x, y = arguments[-1]
+        _, y = arguments[-1]
         gradient = keras.ops.mean(y) * keras.ops.ones((1, 1))
         if JAX:
             return self.train_step_of_jax(arguments[0], gradient)
@@ -109,7 +109,8 @@ def test_each_has_its_share_at_every_step(name):
         ).history
     assert messages == []
     first, second = (history[f"learning_rate_{x.name}"] for x in model.own)
-    assert first[0] > 0.0 and len(set(first)) > 1
+    assert first[0] > 0.0
+    assert len(set(first)) > 1
     np.testing.assert_allclose(second, np.multiply(first, 0.25), rtol=1e-6)
     if name != "AutoLR":  # which leaves an average
         np.testing.assert_allclose(weights(model)[1], 0.25 * weights(model)[0], rtol=1e-5)
@@ -268,7 +269,7 @@ class TestRefused:
     def test_one_that_stands_twice(self):
         inner = SGD(0.1)
         for twice in ([inner, inner], [inner, keras.optimizers.LossScaleOptimizer(inner)]):
-            with pytest.raises(TypeError, match="PlateauLR.optimizers=.*stands twice"):
+            with pytest.raises(TypeError, match=r"PlateauLR.optimizers=.*stands twice"):
                 adaptlr.PlateauLR(optimizers=twice)
 
     def test_the_losses_of_a_model_that_reports_none(self):
