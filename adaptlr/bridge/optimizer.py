@@ -168,6 +168,17 @@ class OptimizerRate:
                 return written, found
         return None
 
+    def replaced(self, model: Any) -> str | None:
+        """Says what stands in the place of what is driven, if something does since the begin."""
+        own = getattr(model, "optimizer", None)
+        if not self.given and own is not self.optimizers[0]:
+            return f"model.optimizer is another one, {type(own).__name__}"
+        for leaf, variable in zip(self.leaves, self._rates, strict=True):
+            present = getattr(leaf, "_learning_rate", variable)
+            if present is not variable:
+                return f"its learning rate was replaced by {type(present).__name__}"
+        return None
+
     def forget(self) -> None:
         """Stops expecting the rate last written."""
         self.state = replace(self.state, written=None)

@@ -164,7 +164,20 @@ class Rates:
             self._in_graph.align(step)
 
     def require_ownership(self, step: int, others: Callable[[], list[str]]) -> None:
-        """Refuses to go on if something else has changed the rate since it was written."""
+        """Refuses to go on if something else has changed the rate since it was written.
+
+        Raises:
+            RuntimeError: If it has, or if what is driven no longer trains this model.
+        """
+        replaced = self._optimizer.replaced(self._model)
+        if replaced is not None:
+            kinds = ", ".join(type(leaf).__name__ for leaf in self._optimizer.leaves)
+            raise RuntimeError(
+                f"{self._owner} drives the learning rate of {kinds}, and at step {step} "
+                f"{replaced}: what is driven would have no effect. Compile a model, and set a "
+                f"schedule, between two calls of fit. Callbacks in this fit: "
+                f"{', '.join(others()) or 'no other'}."
+            )
         changed = self._optimizer.changed_by_others()
         if changed is not None:
             names = ", ".join(others()) or "no other"
