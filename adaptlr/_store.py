@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DamagedError", "Store", "read", "rebuild", "write"]
-
 FORMAT = 3
 _MAGIC_BEFORE_3 = b"adaptlr state\n"
 

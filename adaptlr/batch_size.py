@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Literal
 
-from adaptlr._arguments import require_choice, require_integer, require_number
+from adaptlr._arguments import NonNegativeFloat, PositiveInt, checked
 
 __all__ = ["scale_learning_rate"]
 
 
 def scale_learning_rate(
-    learning_rate: float,
-    batch_size: int,
-    new_batch_size: int,
+    learning_rate: NonNegativeFloat,
+    batch_size: PositiveInt,
+    new_batch_size: PositiveInt,
     rule: Literal["linear", "sqrt"] = "linear",
 ) -> float:
     """Returns the rate for another batch size, given a good one for the present.
@@ -47,16 +46,6 @@ def scale_learning_rate(
         >>> scale_learning_rate(0.001, 256, 1024, rule="sqrt")
         0.002
     """
-    # The checks name the class of the object that holds a value: here the function.
-    call = type("scale_learning_rate", (SimpleNamespace,), {})(
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        new_batch_size=new_batch_size,
-        rule=rule,
-    )
-    require_number(call, "learning_rate", minimum=0.0)
-    require_integer(call, "batch_size", minimum=1)
-    require_integer(call, "new_batch_size", minimum=1)
-    require_choice(call, "rule", ("linear", "sqrt"))
-    ratio = int(new_batch_size) / int(batch_size)
-    return float(learning_rate * (ratio if rule == "linear" else ratio**0.5))
+    rate, before, now, rule = checked(scale_learning_rate, locals())
+    ratio = now / before
+    return float(rate * (ratio if rule == "linear" else ratio**0.5))

@@ -5,17 +5,29 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Annotated, Any
 
 import keras
 
-from adaptlr._arguments import refuse, require_integer, require_number
+from adaptlr._arguments import (
+    AtLeastOne,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    accepted,
+    checked,
+    number,
+    refuse,
+)
 
 __all__ = ["geometric_shares", "group_optimizer", "set_shares"]
 
+_Share = Annotated[float, number(minimum=0, maximum=1)]
 
-def geometric_shares(count: int, ratio: float = 2.6, frozen: int = 0) -> list[float]:
+
+def geometric_shares(
+    count: PositiveInt, ratio: AtLeastOne = 2.6, frozen: NonNegativeInt = 0
+) -> list[float]:
     """Returns shares of a rate that fall geometrically from the output to the input.
 
     `share(i) = ratio ** (i - (count - 1))` for group i, counted from the input: the group next to
@@ -39,17 +51,11 @@ def geometric_shares(count: int, ratio: float = 2.6, frozen: int = 0) -> list[fl
         >>> geometric_shares(3, ratio=2.0, frozen=2)
         [0.0, 0.0, 1.0]
     """
-    # The checks name the class of the object that holds a value: here the function.
-    call = type("geometric_shares", (SimpleNamespace,), {})(
-        count=count, ratio=ratio, frozen=frozen
-    )
-    require_integer(call, "count", minimum=1)
-    require_number(call, "ratio", minimum=1.0)
-    require_integer(call, "frozen", minimum=0)
-    count, frozen = call.count, call.frozen
+    count, ratio, frozen = checked(geometric_shares, locals())
     if frozen >= count:
-        refuse(call, "frozen", f"below count={count}, so that something is trained", frozen)
-    return [0.0 if i < frozen else float(ratio) ** (i - count + 1) for i in range(count)]
+        rule = f"below count={count}, so that something is trained"
+        refuse("geometric_shares", "frozen", rule, frozen)
+    return [0.0 if i < frozen else ratio ** (i - count + 1) for i in range(count)]
 
 
 def group_optimizer(optimizer: Any, layers: Any, shares: Sequence[float]) -> Any:
@@ -157,14 +163,12 @@ def set_shares(
             f"returns. Received: optimizer={optimizer!r}"
         )
     if len(leaves) != len(shares):
-        _refuse_shares(
-            "set_shares", f"one number a group, of which there are {len(leaves)}", shares
-        )
+        rule = f"one number a group, of which there are {len(leaves)}"
+        refuse("set_shares", "shares", rule, shares, ValueError)
     if learning_rate is None:
         rates = [float(keras.ops.convert_to_numpy(leaf.learning_rate)) for leaf in leaves]
         learning_rate = max(rates)
-    call = type("set_shares", (SimpleNamespace,), {})(learning_rate=learning_rate)
-    require_number(call, "learning_rate", above=0.0)
+    learning_rate = accepted("set_shares", "learning_rate", PositiveFloat, learning_rate)
     for leaf, share in zip(leaves, shares, strict=True):
         leaf.learning_rate = learning_rate * share
 
@@ -281,14 +285,7 @@ def _prototype_config(optimizer: Any) -> dict[str, Any]:
 
 
 def _checked_shares(function: str, shares: Sequence[float]) -> list[float]:
-    named = {f"shares[{i}]": share for i, share in enumerate(shares)}
-    call = type(function, (SimpleNamespace,), {})(**named)
-    for name in named:
-        require_number(call, name, minimum=0.0, maximum=1.0)
-    if not named or max(named.values()) != 1.0:
-        _refuse_shares(function, "numbers of which the largest is 1", shares)
-    return [float(share) for share in shares]
-
-
-def _refuse_shares(function: str, rule: str, shares: Sequence[float]) -> NoReturn:
-    raise ValueError(f"{function}(shares=...) must be {rule}. Received: shares={list(shares)}")
+    found = [accepted(function, f"shares[{i}]", _Share, x) for i, x in enumerate(shares)]
+    if max(found, default=0.0) != 1.0:
+        refuse(function, "shares", "numbers of which the largest is 1", list(shares), ValueError)
+    return found

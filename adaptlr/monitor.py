@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from adaptlr._arguments import refuse, require_choice, require_name, require_number
+from adaptlr._arguments import BelowOne, NonNegativeFloat, check, refuse
 
 __all__ = [
     "Direction",
@@ -96,16 +96,12 @@ class Monitor:
 
     name: str = "val_loss"
     mode: Mode = "auto"
-    min_delta: float = 1e-4
+    min_delta: NonNegativeFloat = 1e-4
     threshold: Threshold = "absolute"
-    smoothing: float = 0.0
+    smoothing: BelowOne = 0.0
 
     def __post_init__(self) -> None:
-        require_name(self, "name")
-        require_choice(self, "mode", ("auto", "min", "max"))
-        require_choice(self, "threshold", ("absolute", "relative", "noise"))
-        require_number(self, "min_delta", minimum=0.0)
-        require_number(self, "smoothing", minimum=0.0, below=1.0)
+        check(self)
 
     def init(self, direction: Direction = "min") -> MonitorState:
         """Returns the state before the first value; `direction` counts if the mode is auto."""

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import typing
 
 from sphinx.util import logging
 
@@ -55,5 +56,13 @@ def check_public_names(app, env):
                 )
 
 
+def show_plain_types(app, obj, bound_method):
+    """Leaves the rules that types carry out of signatures: the text says them."""
+    obj = getattr(obj, "__func__", obj)  # of a class method
+    if isinstance(getattr(obj, "__annotations__", None), dict):
+        obj.__annotations__ = typing.get_type_hints(obj)
+
+
 def setup(app):
+    app.connect("autodoc-before-process-signature", show_plain_types)
     app.connect("env-check-consistency", check_public_names)

@@ -20,7 +20,7 @@ import adaptlr
 from adaptlr.schedules import Constant
 
 EPOCHS, GPU_EPOCHS = 40, 100  # of fine-tuning, six steps each
-PRETRAINING = 20  # epochs of 15 steps: from 200 steps on AutoLR probes
+PRETRAINING = 20  # epochs of 15 steps
 BATCH = 25
 TRAIN, VALIDATION = 150, 150  # images of the new classes; the rest are the test split
 RATE = 0.001  # the standard rate of Adam

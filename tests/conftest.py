@@ -7,6 +7,11 @@ import os
 from hypothesis import settings
 
 # A slow machine is no fault of the code. In CI every run draws the same examples, so that it says
-# something about the change; elsewhere each run draws new ones.
-settings.register_profile("adaptlr", deadline=None, derandomize="CI" in os.environ)
+# something about the change; elsewhere each run draws new ones, and fewer of them.
+settings.register_profile(
+    "adaptlr",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    max_examples=100 if "CI" in os.environ else 25,
+)
 settings.load_profile("adaptlr")

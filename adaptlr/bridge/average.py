@@ -18,8 +18,6 @@ from adaptlr.bridge.variables import (
     write,
 )
 
-__all__ = ["RunningAverage"]
-
 _GAMMA = 16.0  # larger forgets faster
 
 
@@ -59,8 +57,6 @@ class RunningAverage:
         self._start = self._step = step
         self._raw: list[Any] | None = None
         self._best: list[Any] | None = None
-        # Age and arrays at a snapshot and where a state was set aside, in the host's memory.
-        self._places: dict[str, tuple[int, list[Any]]] = {}
 
     @property
     def _values(self) -> list[Any]:
@@ -71,21 +67,16 @@ class RunningAverage:
         self._cells.arrays = read([*self._variables, *self._known])
         self._start = self._step = step
 
-    def mark(self, place: str) -> None:
-        """Remembers the present average by a name."""
-        self._places[place] = self.age, to_host(self._cells.arrays)
+    def mark(self) -> tuple[int, list[Any]]:
+        """Returns the present average as its age and arrays, in the host's memory."""
+        return self.age, to_host(self._cells.arrays)
 
-    def rename_mark(self, old: str, new: str) -> None:
-        """Remembers by another name what was remembered by this one, if anything was."""
-        if old in self._places:
-            self._places[new] = self._places.pop(old)
-
-    def go_back(self, place: str, step: int) -> None:
-        """Makes the average what it was there; if there is no such place, starts anew."""
-        if place not in self._places:
+    def go_back(self, mark: tuple[int, list[Any]] | None, step: int) -> None:
+        """Makes the average what `mark` has returned; starts anew without."""
+        if mark is None:
             self.restart(step)
             return
-        age, arrays = self._places[place]
+        age, arrays = mark
         self._cells.arrays = from_host(arrays, [*self._variables, *self._known])
         self._start, self._step = step - age, step
 
@@ -139,14 +130,12 @@ class RunningAverage:
             "step": self._step,
             "arrays": to_host(self._cells.arrays),
             "best": self._best,
-            "places": {name: [age, arrays] for name, (age, arrays) in self._places.items()},
         }
 
     def load(self, saved: dict[str, Any]) -> None:
         """Becomes the average that `save` has saved."""
         self._start, self._step, self._best = saved["start"], saved["step"], saved["best"]
         self._cells.arrays = from_host(saved["arrays"], [*self._variables, *self._known])
-        self._places = {name: (age, arrays) for name, (age, arrays) in saved["places"].items()}
 
 
 def _advance(

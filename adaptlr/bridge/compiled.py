@@ -1,8 +1,9 @@
-"""Rates and momenta inside the training step: looked up by it, or written between its calls."""
+"""What stands in the training step, rates and momenta, or takes its place: skipped batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -10,13 +11,6 @@ import numpy as np
 
 from adaptlr.bridge.fit import undo_at_next_build
 from adaptlr.bridge.optimizer import momentum_name
-
-__all__ = ["CycledMomentum", "InGraph", "compiles_steps"]
-
-
-def compiles_steps() -> bool:
-    """Whether the backend compiles the training step, and with it what is a Python number."""
-    return bool(keras.backend.backend() != "torch")
 
 
 class InGraph:
@@ -49,22 +43,13 @@ class InGraph:
         rates: Sequence[float],
         momenta: Sequence[float] | None,
     ) -> None:
-        self._model = model
-        self._leaves = leaves
-        self._start = step
-        self._lookups: list[_Lookup] = []
-        self._rates: list[_Lookup] = []  # those of them that are rates
-        for leaf, ratio in zip(leaves, ratios, strict=True):
-            counter = leaf._iterations
-            table = np.asarray(rates, "float32") * np.float32(ratio)
-            lookup = _Lookup(table, counter, "learning_rate_by_step")
-            self._rates.append(lookup)
-            if momenta is not None:
-                name = momentum_name(leaf)
-                momentum = _Lookup(np.asarray(momenta, "float32"), counter, name)
-                _put_momentum(leaf, name, momentum)
-                self._lookups.append(momentum)
-            self._lookups.append(lookup)
+        self._model, self._leaves, self._start = model, leaves, step
+        self._rates = [
+            _Lookup(np.asarray(rates, "float32") * np.float32(ratio), leaf, "rate_by_step")
+            for leaf, ratio in zip(leaves, ratios, strict=True)
+        ]
+        self._momentum = None if momenta is None else CycledMomentum(model, leaves)
+        self._momenta = [] if self._momentum is None else self._momentum.look_up(momenta or ())
         self.wake()
         type(model).make_train_function(model, force=True)
         self._cancel = undo_at_next_build(model, self.remove)
@@ -84,26 +69,16 @@ class InGraph:
 
         On TensorFlow they do, where data end in a batch that is not there.
         """
-        for lookup in self._lookups:
+        for lookup in (*self._rates, *self._momenta):
             lookup.align(step - self._start)
 
     def remove(self) -> None:
         """Takes the tables out; the next `fit` compiles its step without them."""
         self._cancel()
-        for leaf in self._leaves:
-            for name in ("_get_current_learning_rate", "get_config", "_adaptlr_momentum"):
-                value = leaf.__dict__.pop(name, None)
-                if name == "_adaptlr_momentum" and value is not None:
-                    leaf.__dict__[value[0]] = value[1]
+        self.rest()
+        if self._momentum is not None:
+            self._momentum.remove()
         self._model.train_function = None
-
-
-def _put_momentum(leaf: Any, name: str, lookup: _Lookup) -> None:
-    # Through __dict__: as an attribute Keras would track it as one of the optimizer's variables.
-    compiled_with, get_config = float(getattr(leaf, name)), leaf.get_config
-    leaf.__dict__["_adaptlr_momentum"] = (name, compiled_with)
-    leaf.__dict__[name] = lookup
-    leaf.__dict__["get_config"] = lambda: {**get_config(), name: compiled_with}
 
 
 class _Lookup(keras.Variable):  # type: ignore[misc]
@@ -112,10 +87,10 @@ class _Lookup(keras.Variable):  # type: ignore[misc]
     Keras' optimizers ask `if momentum != 0` while the step is traced: a tensor cannot answer that.
     """
 
-    def __init__(self, table: np.ndarray[Any, Any], counter: Any, name: str) -> None:
-        self._table, self._counter = table, counter
+    def __init__(self, table: np.ndarray[Any, Any], leaf: Any, name: str) -> None:
+        self._table, self._counter = table, leaf._iterations
         # A variable, so that it can be set where the step is compiled already.
-        first = int(keras.ops.convert_to_numpy(counter))
+        first = int(keras.ops.convert_to_numpy(self._counter))
         self._first = keras.Variable(first, dtype="int32", trainable=False)
         super().__init__(table[0], dtype="float32", trainable=False, name=name)
 
@@ -142,7 +117,7 @@ class _Lookup(keras.Variable):  # type: ignore[misc]
 
 
 class CycledMomentum:
-    """Writes the momentum (`beta_1`) of optimizers, where the step is not compiled.
+    """Writes the momentum (`beta_1`) of optimizers, or lets the compiled step look it up.
 
     As with `InGraph`, what is saved meanwhile shows the momentum that was compiled, and if `fit`
     is left by an exception, the next one, with or without a callback, has it back.
@@ -156,26 +131,76 @@ class CycledMomentum:
     """
 
     def __init__(self, model: Any, leaves: Sequence[Any]) -> None:
-        self._compiled = []
-        for leaf in leaves:
-            name = momentum_name(leaf)
-            self._compiled.append((leaf, name, float(getattr(leaf, name))))
+        named = [(leaf, momentum_name(leaf)) for leaf in leaves]
+        self._compiled = [(leaf, name, float(getattr(leaf, name))) for leaf, name in named]
         for leaf, name, value in self._compiled:
-            leaf.__dict__["get_config"] = _showing(leaf.get_config, name, value)
+            vars(leaf)["get_config"] = partial(_showing, leaf.get_config, name, value)
         self._cancel = undo_at_next_build(model, self.remove)
 
     def write(self, momentum: float) -> None:
         """Sets the momentum of the next step."""
         for leaf, name, _ in self._compiled:
-            setattr(leaf, name, momentum)
+            vars(leaf)[name] = momentum
+
+    def look_up(self, momenta: Sequence[float]) -> list[_Lookup]:
+        """Puts a table of the momenta of all steps in the place of the number."""
+        table = np.asarray(momenta, "float32")
+        lookups = [_Lookup(table, leaf, name) for leaf, name, _ in self._compiled]
+        for (leaf, name, _), lookup in zip(self._compiled, lookups, strict=True):
+            vars(leaf)[name] = lookup  # as an attribute Keras would track it as a variable
+        return lookups
 
     def remove(self) -> None:
         """Puts back what was compiled."""
         self._cancel()
         for leaf, name, value in self._compiled:
-            setattr(leaf, name, value)
-            leaf.__dict__.pop("get_config", None)
+            vars(leaf)[name] = value
+            vars(leaf).pop("get_config", None)
 
 
-def _showing(get_config: Any, name: str, value: float) -> Any:
-    return lambda: {**get_config(), name: value}
+def _showing(get_config: Any, name: str, value: float) -> dict[str, Any]:
+    return {**get_config(), name: value}
+
+
+class SkippedBatches:
+    """Takes the place of a model's training step until `end` is called.
+
+    `fit` goes through its batches as ever, so that the data are read in their order, and each one
+    is dropped. If `fit` is left meanwhile, the next one has its training step again.
+
+    Args:
+        model: A compiled model inside `fit`.
+        logs: What other callbacks are told of each of these batches.
+    """
+
+    def __init__(self, model: Any, logs: dict[str, float]) -> None:
+        self._model = model
+        self._step = model.train_function
+        self._batch: Any = None
+        self._logs = logs
+        model.train_function = getattr(self, f"_{keras.backend.backend()}")
+        self._cancel = undo_at_next_build(model, self.end)
+
+    def end(self) -> None:
+        """Gives the model its training step back."""
+        self._model.train_function = self._step
+        self._cancel()
+        if self._batch is not None:
+            # On TensorFlow the first step makes the variables of the metrics.
+            self._model._symbolic_build(data_batch=self._batch)
+
+    def _read(self, iterator: Any) -> None:
+        for _ in range(self._model.steps_per_execution or 1):
+            self._batch = next(iterator)
+
+    def _tensorflow(self, iterator: Any) -> dict[str, float]:
+        self._read(iterator)
+        return self._logs
+
+    def _jax(self, state: Any, iterator: Any) -> tuple[dict[str, float], Any]:
+        self._read(iterator)
+        return self._logs, state
+
+    def _torch(self, data: Any) -> dict[str, float]:
+        self._batch = data[0]
+        return self._logs

@@ -11,9 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from adaptlr.bridge.random_state import random_state, set_random_state
-
-__all__ = ["Sums", "TrainingLoss", "evaluate", "few", "sample"]
+from adaptlr.bridge.snapshots import random_state, set_random_state
 
 _FEW = 10
 

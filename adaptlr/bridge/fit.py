@@ -1,24 +1,13 @@
-"""What surrounds a callback in `fit`: its arguments, the other callbacks, exceptions, the step."""
+"""What surrounds a callback in `fit`: arguments, callbacks, exceptions, steps, processes."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
 import keras
-
-__all__ = [
-    "asked_first_epoch",
-    "on_exception",
-    "other_callbacks",
-    "other_names",
-    "require_keras_3",
-    "undo_at_next_build",
-    "validated_epochs",
-    "validation_of",
-]
 
 
 def asked_first_epoch(model: Any) -> int | None:
@@ -41,6 +30,11 @@ def validation_of(model: Any) -> tuple[Any, int | None]:
         return None, None
     size = asked.get("validation_batch_size") or asked.get("batch_size")
     return data, size if isinstance(data, tuple | list) else None
+
+
+def batch_size_of(model: Any) -> int:
+    """Returns the batch size that the running `fit` was given, or Keras' default of 32."""
+    return _arguments_of_fit(model).get("batch_size") or 32
 
 
 def other_callbacks(callback: Any) -> list[Any]:
@@ -119,6 +113,11 @@ def on_exception(callback: Any, act: Callable[[], None]) -> Callable[[], None]:
     return remove
 
 
+def compiles_steps() -> bool:
+    """Whether the backend compiles the training step, and with it what is a Python number."""
+    return bool(keras.backend.backend() != "torch")
+
+
 def undo_at_next_build(model: Any, undo: Callable[[], None]) -> Callable[[], None]:
     """Calls `undo` when the next `fit` builds its training step, should it not be called before.
 
@@ -192,3 +191,68 @@ def _frames() -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+def is_chief() -> bool:
+    """Whether this process writes the logs: rank 0, and any process that trains alone."""
+    return _process()[0] == 0
+
+
+def is_alone() -> bool:
+    """Whether this process trains the model by itself."""
+    return _process()[1] == 1
+
+
+def _process() -> tuple[int, int]:
+    """Index of this process, and how many there are."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.process_index(), jax.process_count()
+    group = _torch_group()
+    return (0, 1) if group is None else (group.get_rank(), group.get_world_size())
+
+
+def agreed(numbers: Sequence[float | None]) -> list[float | None]:
+    """Returns the mean over all processes of each number, so that all decide alike.
+
+    On PyTorch every process measures its own share of the data. On JAX and TensorFlow, Keras'
+    metrics are those of all shares already. `None` stands for "not measured" and is left out.
+    """
+    group = _torch_group()
+    if group is None:
+        return list(numbers)
+    everywhere: list[Any] = [None] * group.get_world_size()
+    group.all_gather_object(everywhere, list(numbers))
+    return [
+        _mean([x for x in column if x is not None]) for column in zip(*everywhere, strict=True)
+    ]
+
+
+def require_supported(model: Any) -> None:
+    """Refuses what Keras itself cannot train.
+
+    Raises:
+        RuntimeError: If the model was made under `tf.distribute.MultiWorkerMirroredStrategy` with
+            more than one worker.
+    """
+    extended = getattr(getattr(model, "distribute_strategy", None), "extended", None)
+    if getattr(extended, "_num_workers", 1) > 1:
+        raise RuntimeError(
+            "Keras 3 cannot fit a model under tf.distribute.MultiWorkerMirroredStrategy "
+            "(https://github.com/keras-team/keras/issues/20585); train on the devices of one "
+            "machine with tf.distribute.MirroredStrategy, or on several machines with JAX."
+        )
+
+
+def _torch_group() -> Any:
+    """`torch.distributed` if this process is one of several, else None."""
+    if keras.backend.backend() != "torch":
+        return None
+    from torch import distributed
+
+    return distributed if distributed.is_available() and distributed.is_initialized() else None
+
+
+def _mean(numbers: list[float]) -> float | None:
+    return sum(numbers) / len(numbers) if numbers else None

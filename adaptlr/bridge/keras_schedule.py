@@ -10,8 +10,7 @@ import keras
 import numpy as np
 
 from adaptlr import schedules
-from adaptlr._arguments import refuse, require_integer
-from adaptlr._notation import parse, pasteable
+from adaptlr._arguments import PositiveInt, accepted, parse, pasteable, refuse
 
 __all__ = ["KerasSchedule", "Tabulated", "from_text", "tabulated"]
 
@@ -46,8 +45,7 @@ class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: i
     """
 
     def __init__(self, schedule: schedules.Schedule | str, total_steps: int) -> None:
-        self.total_steps = total_steps
-        require_integer(self, "total_steps", minimum=1)
+        self.total_steps: int = accepted(self, "total_steps", PositiveInt, total_steps)
         self.schedule = from_text(self, schedule)
         self._rates = [self.schedule(step) for step in range(self.total_steps + 1)]
 

@@ -10,8 +10,6 @@ import keras
 from adaptlr._arguments import refuse
 from adaptlr.bridge.optimizer import innermost
 
-__all__ = ["begin_anew", "build", "built_for", "require_in_step", "require_optimizers"]
-
 
 def require_optimizers(owner: object, value: Any) -> tuple[Any, ...] | None:
     """Returns the optimizers that a callback was given to drive.

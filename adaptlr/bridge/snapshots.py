@@ -1,7 +1,8 @@
-"""Snapshots of the training state: what there is to go back to."""
+"""The training state at one moment: snapshots, and the random state outside of a model."""
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import keras
@@ -9,10 +10,7 @@ import numpy as np
 
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.bridge.own_optimizers import begin_anew
-from adaptlr.bridge.random_state import random_state, set_random_state
 from adaptlr.bridge.variables import from_host, held, to_host, training_variables, write
-
-__all__ = ["Snapshot", "Snapshots"]
 
 
 class Snapshot:
@@ -24,9 +22,13 @@ class Snapshot:
     Args:
         model: A compiled, built model.
         rate: The rates, which a restore must not touch, and the optimizers that have them.
+
+    Attributes:
+        average: The running average at that moment (see `RunningAverage.mark`), or None.
     """
 
     def __init__(self, model: Any, rate: OptimizerRate) -> None:
+        self.average: tuple[int, list[Any]] | None = None
         self._rate, leave = rate, rate.variables()
         every = training_variables(model, rate.optimizers)
         self._variables = [v for v in every if id(v) not in leave]
@@ -51,11 +53,13 @@ class Snapshot:
 
     def save(self) -> dict[str, Any]:
         """Returns it as arrays for a file."""
-        return {"values": self._values, "random": self._random_state}
+        return {"values": self._values, "random": self._random_state, "average": self.average}
 
-    def load(self, saved: dict[str, Any]) -> None:
+    def load(self, saved: dict[str, Any]) -> Snapshot:
         """Becomes the snapshot that `save` has saved."""
         self._values, self._random_state = saved["values"], saved["random"]
+        self.average = saved["average"]
+        return self
 
 
 class Snapshots:
@@ -67,14 +71,12 @@ class Snapshots:
 
     def __init__(self, rate: OptimizerRate) -> None:
         self._rate = rate
-        self._last: Snapshot | None = None
-        self._earlier: Snapshot | None = None
-        self._aside: Snapshot | None = None
+        self._kept: dict[str, Snapshot] = {}
 
     def __bool__(self) -> bool:
-        return self._last is not None
+        return "last" in self._kept
 
-    def keep(self, model: Any, *, untrained: bool = False) -> bool:
+    def keep(self, model: Any, *, untrained: bool = False) -> Snapshot | None:
         """Takes one of the present state, unless training has made NaN or infinities of it.
 
         Args:
@@ -83,45 +85,78 @@ class Snapshots:
         """
         # A loss is that of the step before: the last step may have made NaN of the weights unseen.
         snapshot = Snapshot(model, self._rate)
-        good = snapshot.finite or (untrained and self._last is None)
-        if good:
-            self._earlier, self._last = self._last, snapshot
-        return good
+        if not (snapshot.finite or (untrained and not self)):
+            return None
+        if self:
+            self._kept["earlier"] = self._kept["last"]
+        self._kept["last"] = snapshot
+        return snapshot
 
-    def restore(self, *, earlier: bool = False) -> bool:
-        """Goes back to the last, or if there is one to the one before; False without any."""
-        if earlier and self._earlier is not None:
-            self._last = self._earlier
-        if self._last is None:
-            return False
-        self._last.restore()
-        return True
+    def restore(self, *, earlier: bool = False) -> Snapshot | None:
+        """Goes back to the last, or if there is one to the one before; None without any."""
+        if earlier and "earlier" in self._kept:
+            self._kept["last"] = self._kept["earlier"]
+        return _restored(self._kept.get("last"))
 
-    def set_aside(self, model: Any) -> None:
+    def set_aside(self, model: Any) -> Snapshot:
         """Keeps the present state apart from the snapshots."""
-        self._aside = Snapshot(model, self._rate)
+        self._kept["aside"] = Snapshot(model, self._rate)
+        return self._kept["aside"]
 
-    def take_back(self) -> bool:
-        """Goes on from what was set aside; False without any."""
-        aside, self._aside = self._aside, None
-        if aside is not None:
-            aside.restore()
-        return aside is not None
+    def take_back(self) -> Snapshot | None:
+        """Goes on from what was set aside; None without any."""
+        return _restored(self._kept.pop("aside", None))
 
     def save(self) -> dict[str, Any]:
         """Returns all of them as arrays for a file."""
-        kept = {"last": self._last, "earlier": self._earlier, "aside": self._aside}
-        return {name: None if one is None else one.save() for name, one in kept.items()}
+        return {name: snapshot.save() for name, snapshot in self._kept.items()}
 
     def load(self, saved: dict[str, Any], model: Any) -> None:
         """Becomes the snapshots that `save` has saved, of a model alike."""
-        self._last = self._loaded(saved["last"], model)
-        self._earlier = self._loaded(saved["earlier"], model)
-        self._aside = self._loaded(saved["aside"], model)
+        self._kept = {name: Snapshot(model, self._rate).load(one) for name, one in saved.items()}
 
-    def _loaded(self, saved: dict[str, Any] | None, model: Any) -> Snapshot | None:
-        if saved is None:
-            return None
-        snapshot = Snapshot(model, self._rate)
-        snapshot.load(saved)
-        return snapshot
+
+def _restored(snapshot: Snapshot | None) -> Snapshot | None:
+    if snapshot is not None:
+        snapshot.restore()
+    return snapshot
+
+
+def random_state() -> list[Any] | None:
+    """Returns the state of the backend's own generators as arrays, or None where it has none.
+
+    TensorFlow and JAX draw from seed-generator variables, which are part of the model.
+    """
+    if keras.backend.backend() != "torch":
+        return None
+    import torch
+
+    return [state.numpy() for state in (torch.get_rng_state(), *torch.cuda.get_rng_state_all())]
+
+
+def set_random_state(state: list[Any] | None) -> None:
+    """Puts back what `random_state` returned."""
+    if state is None:
+        return
+    import torch
+
+    cpu, *devices = (torch.from_numpy(array.copy()) for array in state)
+    torch.set_rng_state(cpu)
+    torch.cuda.set_rng_state_all(devices)
+
+
+def data_state() -> dict[str, Any]:
+    """Copies all generators that data may be shuffled by: Python's, NumPy's and the backend's."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(legacy=False),
+        "backend": random_state(),
+    }
+
+
+def set_data_state(saved: dict[str, Any]) -> None:
+    """Puts back what `data_state` returned, also after it was read from a file."""
+    version, words, gauss = saved["python"]
+    random.setstate((version, tuple(words), gauss))
+    np.random.set_state(saved["numpy"])
+    set_random_state(saved["backend"])

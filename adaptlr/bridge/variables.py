@@ -8,20 +8,6 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-__all__ = [
-    "Cells",
-    "finite_weights",
-    "from_host",
-    "held",
-    "in_one_call",
-    "misfit",
-    "model_variables",
-    "read",
-    "to_host",
-    "training_variables",
-    "write",
-]
-
 
 def model_variables(model: Any) -> list[Any]:
     """The variables of the model itself: weights, statistics, seed generators.

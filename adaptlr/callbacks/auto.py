@@ -14,8 +14,6 @@ from adaptlr.monitor import Mode, Monitor
 from adaptlr.schedules import Constant
 from adaptlr.writers import Writer
 
-__all__ = ["AutoLR"]
-
 
 class AutoLR(LearningRateCallback):
     """Finds the rate, holds it, cools it down, and says why.

@@ -13,24 +13,28 @@ from typing import Any
 
 import keras
 
-from adaptlr._arguments import is_integer, refuse, require_path
-from adaptlr._notation import pasteable
+from adaptlr._arguments import is_integer, pasteable, refuse, require_path
 from adaptlr.bridge.carried_state import CarriedState, attach
-from adaptlr.bridge.distributed import is_alone, is_chief, require_supported
-from adaptlr.bridge.fit import on_exception, other_callbacks, other_names, require_keras_3
+from adaptlr.bridge.fit import (
+    is_alone,
+    is_chief,
+    on_exception,
+    other_callbacks,
+    other_names,
+    require_keras_3,
+    require_supported,
+)
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.bridge.own_optimizers import require_in_step, require_optimizers
 from adaptlr.controllers import Run
 from adaptlr.loop.backup import Backup, Identity
-from adaptlr.loop.direction import metric_direction
 from adaptlr.loop.log import Log
-from adaptlr.loop.loop import Fit, Loop
-from adaptlr.loop.plan import Plan
+from adaptlr.loop.loop import Loop
+from adaptlr.loop.plan import Fit, Plan
+from adaptlr.loop.sensors import metric_direction
 from adaptlr.monitor import Direction, judged
 from adaptlr.writers import MultiWriter, Record, TensorBoardWriter
 from adaptlr.writers.base import require_writers
-
-__all__ = ["LearningRateCallback", "arguments_of"]
 
 # Arguments that say where to log or what to measure on, and nothing about the training.
 _NOT_COMPARED = (
@@ -170,15 +174,10 @@ class LearningRateCallback(keras.callbacks.Callback):
         """What it did in the last `fit`, in a few words each."""
         state, monitor = self._present_state, self._plan.controller.monitor
         found, seen, count = self._found(state), judged(state), len(self.decisions)
-        return [
-            *([] if found is None else [f"{self._calls_it} {found:.3g}"]),
-            *(
-                [f"best {monitor.name} {seen.record:.4g}"]
-                if monitor is not None and seen is not None and seen.record is not None
-                else []
-            ),
-            f"{count} decision{'s' * (count != 1)}",
-        ]
+        words = [] if found is None else [f"{self._calls_it} {found:.3g}"]
+        if monitor is not None and seen is not None and seen.record is not None:
+            words.append(f"best {monitor.name} {seen.record:.4g}")
+        return [*words, f"{count} decision{'s' * (count != 1)}"]
 
     @property
     def _present_state(self) -> Any:

@@ -26,8 +26,6 @@ from adaptlr.schedules import (
 )
 from adaptlr.writers import Writer
 
-__all__ = ["CyclicalLR", "OneCycleLR"]
-
 
 class CyclicalLR(LearningRateCallback):
     """Cyclical rates (Smith, arXiv 1506.01186), exact at every step.
@@ -101,10 +99,9 @@ class CyclicalLR(LearningRateCallback):
             )
         schedule: Schedule = cycle
         if mode == "cosine":
-            if momentum is not None:
-                refuse(self, "momentum", "None with mode='cosine'", momentum)
-            if step_size_down is not None:
-                refuse(self, "step_size_down", "None with mode='cosine'", step_size_down)
+            for name, value in (("momentum", momentum), ("step_size_down", step_size_down)):
+                if value is not None:
+                    refuse(self, name, "None with mode='cosine'", value)
             period = 2 * cycle.step_size
             schedule = CosineRestarts(max_lr, period, t_mul=1.0, alpha=base_lr / max_lr)
         momenta = _inverse(self, momentum, whatever_the_run(cycle))
@@ -219,9 +216,7 @@ def _placed(shape: Callable[[Run], Schedule], run: Run) -> Schedule:
 
 
 def _inverse(
-    owner: object,
-    momentum: tuple[float, float] | None,
-    cycle: Callable[[Run], Any],
+    owner: object, momentum: tuple[float, float] | None, cycle: Callable[[Run], Any]
 ) -> Callable[[Run], Schedule] | None:
     if momentum is None:
         return None
@@ -231,12 +226,8 @@ def _inverse(
     except (TypeError, ValueError):
         ordered = False
     if not ordered:
-        refuse(
-            owner,
-            "momentum",
-            "a pair (high, low) of numbers above 0 and below 1, or None",
-            momentum,
-        )
+        rule = "a pair (high, low) of numbers above 0 and below 1, or None"
+        refuse(owner, "momentum", rule, momentum)
     return partial(_momentum, cycle, low, high)
 
 

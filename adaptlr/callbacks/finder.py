@@ -22,8 +22,6 @@ from adaptlr.range_test.figure import finder_curve, png
 from adaptlr.schedules import Constant
 from adaptlr.writers import Writer
 
-__all__ = ["LRFinder"]
-
 
 class LRFinder(LearningRateCallback):
     """Trains with ever higher rates, reads off which are good, and leaves no trace.

@@ -16,8 +16,6 @@ from adaptlr.monitor import Mode, Monitor, Threshold
 from adaptlr.schedules import Constant, Schedule, Warmup
 from adaptlr.writers import Writer
 
-__all__ = ["PlateauLR"]
-
 
 class PlateauLR(LearningRateCallback):
     """Multiplies the rate by `factor` after `patience` epochs without improvement.

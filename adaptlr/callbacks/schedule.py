@@ -16,8 +16,6 @@ from adaptlr.controllers.guard import guarded
 from adaptlr.loop.plan import Plan
 from adaptlr.writers import Writer
 
-__all__ = ["ScheduleLR"]
-
 
 class ScheduleLR(LearningRateCallback):
     """Sets `rate = schedule(step)`, times what a controller decides.

@@ -1,7 +1,13 @@
 """Closed loop: `(state, observation) -> (state, decision)`, pure and replayable."""
 
-from adaptlr.controllers.base import Controller, Decision, Observation, Run
-from adaptlr.controllers.constant import Constant, ConstantState
+from adaptlr.controllers.base import (
+    Constant,
+    ConstantState,
+    Controller,
+    Decision,
+    Observation,
+    Run,
+)
 from adaptlr.controllers.feedback import Feedback, FeedbackState
 from adaptlr.controllers.guard import Divergence, DivergenceState
 from adaptlr.controllers.plateau import Plateau, PlateauState

@@ -1,24 +1,13 @@
-"""What a controller is told, what it answers, and the protocol between the two."""
+"""What a controller is told, what it answers, the protocol between the two, the null case."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from adaptlr._arguments import refuse
 from adaptlr.monitor import Direction, Monitor
 from adaptlr.range_test import Curve
-
-__all__ = [
-    "Controller",
-    "Decision",
-    "Effect",
-    "Observation",
-    "RateIs",
-    "Run",
-    "require_controller",
-    "sets_the_rate",
-]
 
 # In the order in which several are carried out: what is kept is what was gone back to.
 Effect = Literal[
@@ -33,6 +22,7 @@ Effect = Literal[
 ]
 _EFFECTS: tuple[Effect, ...] = get_args(Effect)
 RateIs = Literal["kept", "passing", "trial", "experiment"]
+_State = TypeVar("_State")
 
 
 @dataclass(frozen=True)
@@ -165,6 +155,9 @@ class Decision:
         return replace(self, effects=tuple(e for e in self.effects if e != effect))
 
 
+Answer = tuple[_State, Decision]  # of a controller, with its next state
+
+
 class Controller(Protocol):
     """The closed loop: `(state, observation) -> (state, decision)`, without side effects.
 
@@ -184,7 +177,7 @@ class Controller(Protocol):
     def init(self, run: Run) -> Any:
         """Returns the state before the first step of `run`."""
 
-    def update(self, state: Any, observation: Observation) -> tuple[Any, Decision]:
+    def update(self, state: Any, observation: Observation) -> Answer[Any]:
         """Answers one observation."""
 
 
@@ -205,3 +198,31 @@ def require_controller(owner: object, name: str, value: Any) -> None:
     if isinstance(value, type) or not parts or not hasattr(value, "monitor"):
         rule = "a controller (with init, update and monitor), such as Plateau(patience=3)"
         refuse(owner, name, rule, value)
+
+
+@dataclass(frozen=True)
+class ConstantState:
+    """There is nothing to remember."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Leaves the scale at 1, whatever is observed.
+
+    Example:
+        >>> from adaptlr.controllers import Observation, Run
+        >>> controller = Constant()
+        >>> state = controller.init(Run(learning_rate=0.1))
+        >>> controller.update(state, Observation(step=0, epoch=0))[1].scale
+        1.0
+    """
+
+    monitor: None = field(default=None, init=False, repr=False)
+
+    def init(self, run: Run) -> ConstantState:
+        """Returns the only state there is."""
+        return ConstantState()
+
+    def update(self, state: ConstantState, observation: Observation) -> Answer[ConstantState]:
+        """Answers scale 1."""
+        return state, Decision(scale=1.0)

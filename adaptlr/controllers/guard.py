@@ -1,12 +1,13 @@
-"""A wrapper for any controller: where the training went wrong, restore and cut."""
+"""A wrapper for any controller: it tells training gone wrong, restores, and cuts the rate."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
-from adaptlr._arguments import require_integer, require_number
+from adaptlr._arguments import AboveOne, Fraction, PositiveInt, check, integer
 from adaptlr.controllers.base import (
+    Answer,
     Controller,
     Decision,
     Effect,
@@ -16,13 +17,105 @@ from adaptlr.controllers.base import (
     require_controller,
     sets_the_rate,
 )
-from adaptlr.controllers.faults import Signs, progressed, watch_level, watch_movement
 from adaptlr.monitor import Monitor, finite
-
-__all__ = ["Divergence", "DivergenceState", "guarded"]
 
 _SUSPICIOUS = 5  # flat control points at the starting level from which no snapshot is taken
 _REFRESH = 100  # steps between snapshots; a copy costs less than a step
+_LEVEL = 0.9  # share of the starting loss above which a run has learnt next to nothing
+_FLAT = 0.01  # span of a flat stretch of losses, as a share of the loss
+_STUCK_TRIES = 2  # a cut that has not helped twice is not the cure
+_BATCHES = 10  # of a probe, whose losses make the one to start from: single ones differ widely
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What was seen so far, as far as it tells good from bad."""
+
+    measured: bool = False  # the monitored metric was a number once
+    start: float | None = None  # the first training loss, or the mean of the first in a probe
+    seen: int = 0  # losses in it
+    best: float | None = None  # the lowest one
+    low: float | None = None  # bounds of the present flat stretch of losses
+    high: float | None = None
+    flat: int = 0  # control points in it, of those that are not closer than usual
+    flat_step: int = 0  # step of the last one counted
+    spacing: int = 1  # steps between control points, as a rule
+    tries: int = 0  # restores because the loss did not move
+
+    def stuck(self, points: int | None) -> bool:
+        """Whether the loss, once lower, has stayed at its starting level for so long."""
+        if points is None or self.tries >= _STUCK_TRIES or self.flat < points:
+            return False
+        level = _LEVEL * (self.start or 0.0)
+        if self.low is None or self.best is None:
+            return False
+        return self.low >= level > 0.0 and self.best < level
+
+    def symptom(
+        self, observation: Observation, limit: float | None, points: int | None
+    ) -> str | None:
+        """Says what is wrong, or None if nothing is.
+
+        Args:
+            observation: What was seen now, taken in by `watch_movement` already.
+            limit: How many times the first training loss is an explosion, or None for never.
+            points: Control points without movement that are too many, or None for never.
+        """
+        loss, monitored = observation.loss, observation.monitored
+        if loss is not None and not finite(loss):
+            return f"the training loss became {loss}"
+        if not observation.sound:
+            return "the weights hold NaN or infinities"
+        if monitored is not None and not finite(monitored) and self.measured:
+            return f"the monitored metric became {monitored}"
+        if loss is None or self.start is None or self.best is None:
+            return None
+        # Where losses are negative, the fall since the start is the better measure of size.
+        size = max(abs(self.start), self.start - self.best)
+        if limit is not None and loss > limit * size > 0.0:
+            return (
+                f"the training loss {loss:.4g} is more than {limit:g} × its start {self.start:.4g}"
+            )
+        if self.stuck(points):
+            return (
+                f"the training loss has stayed at {loss:.4g} for {self.flat} control points and "
+                f"its start was {self.start:.4g}"
+            )
+        return None
+
+
+def watch_level(signs: Signs, loss: float | None, *, probing: bool) -> Signs:
+    """Takes in where the losses began and how low they came."""
+    if loss is None or not finite(loss):
+        return signs
+    start, seen = signs.start, signs.seen
+    if start is None or (probing and seen < _BATCHES):
+        start, seen = ((start or 0.0) * seen + loss) / (seen + 1), seen + 1
+    best = loss if signs.best is None else min(loss, signs.best)
+    return replace(signs, start=start, seen=seen, best=best)
+
+
+def watch_movement(signs: Signs, observation: Observation) -> Signs:
+    """Takes in whether the loss moves."""
+    loss, step = observation.loss, observation.step
+    if loss is None or not finite(loss):
+        return signs
+    if signs.flat > 0 and signs.low is not None and signs.high is not None:
+        low, high = min(loss, signs.low), max(loss, signs.high)
+        if high - low <= _FLAT * abs(high):
+            signs = replace(signs, low=low, high=high)
+            # A ramp has a control point each step, and a loss need not move from step to step.
+            if step - signs.flat_step < signs.spacing:
+                return signs
+            return replace(signs, flat=signs.flat + 1, flat_step=step)
+    return replace(signs, low=loss, high=loss, flat=1, flat_step=step)
+
+
+def progressed(signs: Signs, loss: float | None) -> bool:
+    """Whether a loss keeps three quarters of the fall that was seen."""
+    if loss is None or signs.start is None or signs.best is None:
+        return False
+    return loss - signs.best <= 0.25 * (signs.start - signs.best)
 
 
 @dataclass(frozen=True)
@@ -97,19 +190,15 @@ class Divergence:
     """
 
     inner: Controller
-    factor: float = 1.0 / 3.0
-    limit: float | None = 10.0
-    max_restores: int = 5
-    stuck: int | None = 20
-    recovery: int = 30
+    factor: Fraction = 1.0 / 3.0
+    limit: AboveOne | None = 10.0
+    max_restores: PositiveInt = 5
+    stuck: Annotated[int, integer(10)] | None = 20
+    recovery: PositiveInt = 30
 
     def __post_init__(self) -> None:
         require_controller(self, "inner", self.inner)
-        require_number(self, "factor", above=0.0, below=1.0)
-        require_number(self, "limit", above=1.0, optional=True)
-        require_integer(self, "max_restores", minimum=1)
-        require_integer(self, "stuck", minimum=10, optional=True)
-        require_integer(self, "recovery", minimum=1)
+        check(self)
 
     @property
     def monitor(self) -> Monitor | None:
@@ -126,9 +215,7 @@ class Divergence:
         spacing = max(1, (run.steps_per_epoch or 0) // 10)
         return DivergenceState(self.inner.init(run), Signs(spacing=spacing))
 
-    def update(
-        self, state: DivergenceState, observation: Observation
-    ) -> tuple[DivergenceState, Decision]:
+    def update(self, state: DivergenceState, observation: Observation) -> Answer[DivergenceState]:
         """Answers for the inner controller, or in its place when training has gone wrong."""
         if state.ended == observation.epoch:
             return state, _at_an_end(state, observation)
@@ -151,7 +238,7 @@ class Divergence:
 
     def _restore(
         self, state: DivergenceState, symptom: str, observation: Observation
-    ) -> tuple[DivergenceState, Decision]:
+    ) -> Answer[DivergenceState]:
         tries = state.signs.tries + state.signs.stuck(self.stuck)
         again = state.restores > 0 and state.good == 0
         restores = min(state.restores, self.max_restores) + 1
@@ -188,9 +275,7 @@ class Divergence:
             phase=state.phase,
         )
 
-    def _release(
-        self, state: DivergenceState, decision: Decision
-    ) -> tuple[DivergenceState, Decision]:
+    def _release(self, state: DivergenceState, decision: Decision) -> Answer[DivergenceState]:
         due = state.cut < 1.0 and state.good >= self.recovery * 2**state.released
         if not due or decision.rate_is in ("trial", "experiment") or decision.rule != "hold":
             return state, decision
@@ -203,7 +288,7 @@ class Divergence:
 
     def _keep(
         self, state: DivergenceState, decision: Decision, observation: Observation
-    ) -> tuple[DivergenceState, Decision]:
+    ) -> Answer[DivergenceState]:
         """Takes the snapshots, if the inner controller takes none, or stops it from a bad one."""
         snapshot = "snapshot" in decision.effects
         if decision.rate_is == "experiment":

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from adaptlr._arguments import require_flag, require_integer, require_number
-from adaptlr.controllers.base import Decision, Effect, Observation, Run
+from adaptlr._arguments import Fraction, NonNegativeFloat, NonNegativeInt, check
+from adaptlr.controllers.base import Answer, Decision, Effect, Observation, Run
 from adaptlr.monitor import Monitor, MonitorState, require_monitor, single
-
-__all__ = ["Plateau", "PlateauState"]
 
 
 @dataclass(frozen=True)
@@ -64,31 +62,23 @@ class Plateau:
     """
 
     monitor: Monitor = field(default_factory=Monitor)
-    factor: float = 0.1
-    patience: int = 10
-    cooldown: int = 0
-    min_lr: float = 0.0
-    warmup_steps: int = 0
+    factor: Fraction = 0.1
+    patience: NonNegativeInt = 10
+    cooldown: NonNegativeInt = 0
+    min_lr: NonNegativeFloat = 0.0
+    warmup_steps: NonNegativeInt = 0
     restore_best_weights: bool = False
     stop: bool = False
 
     def __post_init__(self) -> None:
         require_monitor(self)
-        require_number(self, "factor", above=0.0, below=1.0)
-        require_integer(self, "patience", minimum=0)
-        require_integer(self, "cooldown", minimum=0)
-        require_number(self, "min_lr", minimum=0.0)
-        require_integer(self, "warmup_steps", minimum=0)
-        require_flag(self, "restore_best_weights")
-        require_flag(self, "stop")
+        check(self)
 
     def init(self, run: Run) -> PlateauState:
         """Returns the state before the first epoch."""
         return PlateauState(monitor=self.monitor.init(run.direction))
 
-    def update(
-        self, state: PlateauState, observation: Observation
-    ) -> tuple[PlateauState, Decision]:
+    def update(self, state: PlateauState, observation: Observation) -> Answer[PlateauState]:
         """Counts one epoch; anything but the end of a measured epoch is held."""
         value = observation.monitored
         if not observation.epoch_end or value is None or observation.step < self.warmup_steps:
@@ -113,7 +103,7 @@ class Plateau:
             return self._end(state, "the last cut brought no improvement")
         return self._cut(state, rate)
 
-    def _cut(self, state: PlateauState, rate: float) -> tuple[PlateauState, Decision]:
+    def _cut(self, state: PlateauState, rate: float) -> Answer[PlateauState]:
         # The bound is on the rate and not on the scale: a schedule may be below the scale.
         scale = state.scale * max(self.factor, self.min_lr / rate)
         decision = Decision(
@@ -125,7 +115,7 @@ class Plateau:
         state = replace(state, scale=scale, cooldown=self.cooldown, wait=0, fruitless=True)
         return state, decision
 
-    def _end(self, state: PlateauState, why: str) -> tuple[PlateauState, Decision]:
+    def _end(self, state: PlateauState, why: str) -> Answer[PlateauState]:
         if not self.stop:
             return state, Decision(scale=state.scale)
         return state, Decision(

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from adaptlr._arguments import refuse
-from adaptlr.controllers.base import Decision, Observation, Run
+from adaptlr.controllers.base import Answer, Decision, Observation, Run
 from adaptlr.monitor import Monitor, finite, require_monitor
 from adaptlr.range_test import Curve, RampState, RangeTest, read_curve
-
-__all__ = ["RangeFinder", "RangeFinderState"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class RangeFinder:
 
     def update(
         self, state: RangeFinderState, observation: Observation
-    ) -> tuple[RangeFinderState, Decision]:
+    ) -> Answer[RangeFinderState]:
         """Answers the next rate of the ramp; after the last, the end."""
         if not state.begun:
             ramp = self.ramp
@@ -96,7 +94,7 @@ class RangeFinder:
         )
         return (state, end) if state.told else self._tell(replace(state, told=True), end)
 
-    def _tell(self, state: RangeFinderState, end: Decision) -> tuple[RangeFinderState, Decision]:
+    def _tell(self, state: RangeFinderState, end: Decision) -> Answer[RangeFinderState]:
         curve = self.curve(state)
         rate = curve.suggestions["centre"]
         found = "" if rate is None else f": their geometric mean {rate:.3g} is suggested"

@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import keras
 
 from adaptlr._store import Store, rebuild
+from adaptlr.bridge.compiled import SkippedBatches
 from adaptlr.bridge.fit import asked_first_epoch
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.bridge.own_optimizers import build
-from adaptlr.bridge.random_state import (
+from adaptlr.bridge.snapshots import (
     data_state,
     random_state,
     set_data_state,
     set_random_state,
 )
-from adaptlr.bridge.skipping import SkippedBatches
 from adaptlr.bridge.variables import (
     from_host,
     misfit,
@@ -33,8 +34,6 @@ from adaptlr.controllers import Run
 from adaptlr.loop.loop import Loop
 from adaptlr.loop.plan import Plan
 from adaptlr.writers import Record, Writer
-
-__all__ = ["Backup", "Identity"]
 
 _UNKNOWN = "not yet known"
 
@@ -112,10 +111,7 @@ class Backup:
     """
 
     def __init__(
-        self,
-        owner: object,
-        directory: str | os.PathLike[str],
-        frequency: int | Literal["epoch"],
+        self, owner: object, directory: str | os.PathLike[str], frequency: int | Literal["epoch"]
     ) -> None:
         self._owner = type(owner).__name__
         self._store = Store(directory)
@@ -327,13 +323,13 @@ def _assign(variables: Sequence[Any], arrays: Sequence[Any]) -> None:
 
 def _positions(writers: Sequence[Writer]) -> list[Any]:
     """Where each log stands, None for those that cannot tell."""
-    positions = []
-    for writer in writers:
-        try:
-            positions.append(writer.position() if hasattr(writer, "position") else None)
-        except OSError:  # it will be named when something is written to it
-            positions.append(None)
-    return positions
+    return [_position(writer) for writer in writers]
+
+
+def _position(writer: Any) -> Any:
+    with suppress(OSError):  # it will be named when something is written to it
+        return writer.position() if hasattr(writer, "position") else None
+    return None
 
 
 def _rewind(writers: Sequence[Writer], positions: Sequence[Any]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 
-__all__ = ["Clock", "ClockState"]
-
 
 @dataclass(frozen=True)
 class ClockState:

@@ -6,11 +6,9 @@ from typing import Any
 
 from adaptlr.bridge.average import RunningAverage
 from adaptlr.bridge.optimizer import OptimizerRate
-from adaptlr.bridge.snapshots import Snapshots
+from adaptlr.bridge.snapshots import Snapshot, Snapshots
 from adaptlr.controllers import Decision
 from adaptlr.controllers.base import Effect
-
-__all__ = ["Effects"]
 
 
 class Effects:
@@ -31,9 +29,9 @@ class Effects:
     def __init__(
         self,
         model: Any,
-        *,
         rate: OptimizerRate,
         averaging: bool,
+        *,
         step: int,
         epoch_steps: int | None,
     ) -> None:
@@ -84,35 +82,32 @@ class Effects:
         if not (self._model.built or decision.rate_is == "experiment"):
             return False
         if effect == "set aside":
-            self._snapshots.set_aside(self._model)
-        elif not self._snapshots.keep(self._model, untrained=step == self._first_step):
-            return False
-        if self.average is not None:
-            if effect == "snapshot":
-                self.average.rename_mark("snapshot", "earlier")
-            self.average.mark(effect)
-        return True
+            kept: Snapshot | None = self._snapshots.set_aside(self._model)
+        else:
+            kept = self._snapshots.keep(self._model, untrained=step == self._first_step)
+        if kept is not None and self.average is not None:
+            kept.average = self.average.mark()
+        return kept is not None
 
     def _went_back(self, effect: Effect, step: int) -> bool:
         if effect == "take back":
-            done, place = self._snapshots.take_back(), "set aside"
+            reached = self._snapshots.take_back()
         else:
-            earlier = effect == "restore earlier"
-            place = "earlier" if earlier else "snapshot"
-            done = self._snapshots.restore(earlier=earlier)
-        if done:
-            self._restored_at = step
-            # The sums behind the epoch's metrics hold what was undone, NaN included.
-            self._model.reset_metrics()
-            if self.average is not None:
-                self.average.go_back(place, step)
-        return done
+            reached = self._snapshots.restore(earlier=effect == "restore earlier")
+        if reached is None:
+            return False
+        self._restored_at = step
+        # The sums behind the epoch's metrics hold what was undone, NaN included.
+        self._model.reset_metrics()
+        if self.average is not None:
+            self.average.go_back(reached.average, step)
+        return True
 
     # --- the average ------------------------------------------------------------------------
 
     def take_average(self, step: int) -> None:
         """Takes in the present weights."""
-        if self.average is not None:
+        if self.average is not None and not self.average.swapped:
             self.average.update(step)
 
     def plan_average(self, step: int) -> None:
@@ -144,7 +139,7 @@ class Effects:
         elif overwritten and step == self._restored_at:
             self._snapshots.restore()
         back = experiment or (interrupted and self.average is None)
-        return back and self._snapshots.restore() and experiment
+        return back and self._snapshots.restore() is not None and experiment
 
     # --- resuming ---------------------------------------------------------------------------
 

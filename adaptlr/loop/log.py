@@ -8,11 +8,8 @@ from typing import Any
 
 from adaptlr.controllers import Observation, Run
 from adaptlr.loop.sensors import number
-from adaptlr.range_test import Curve
 from adaptlr.writers import Record, Writer
 from adaptlr.writers.base import PHASES, RATE_FOUND
-
-__all__ = ["Log"]
 
 
 class Log:
@@ -53,11 +50,9 @@ class Log:
             self._about["batch_size"] = round(batch_size)
         self._writer.write_run(step, self._about)
 
-    def decision(
-        self, step: int, epoch: int, rate: float, rule: str, reason: str, curve: Curve | None
-    ) -> None:
-        """Writes one decision."""
-        record = Record(step, epoch, rate, rule, reason, curve)
+    def decision(self, record: Record, state: Any) -> None:
+        """Writes one decision, and ahead of it the rate that the controller's state has found."""
+        self._scalars(record.step, {RATE_FOUND: self._found(state)})
         self._announce(record)
         self._writer.write_decision(record)
 
@@ -75,10 +70,6 @@ class Log:
     def epoch(self, step: int, logs: Mapping[str, Any], more: Mapping[str, float | None]) -> None:
         """Writes the metrics of an epoch, those of Keras and some of our own."""
         self._scalars(step, {**{f"epoch/{name}": number(x) for name, x in logs.items()}, **more})
-
-    def found(self, step: int, state: Any) -> None:
-        """Writes the rate that was found, if any was, ahead of the decision that tells of it."""
-        self._scalars(step, {RATE_FOUND: self._found(state)})
 
     def left(self, step: int, logs: Mapping[str, Any]) -> None:
         """Writes the validation metrics of the weights that the run would leave if it ended here.

@@ -3,62 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from adaptlr._store import rebuild
-from adaptlr.bridge.distributed import agreed
 from adaptlr.bridge.evaluation import Sums
-from adaptlr.bridge.idle import warn_if_idle
-from adaptlr.bridge.optimizer import OptimizerRate, RateState
+from adaptlr.bridge.fit import agreed
+from adaptlr.bridge.optimizer import RateState, warn_if_idle
 from adaptlr.bridge.own_optimizers import built_for
 from adaptlr.bridge.variables import finite_weights, to_host, training_variables
 from adaptlr.controllers import Decision, Observation, Run
 from adaptlr.loop.clock import Clock, ClockState
-from adaptlr.loop.direction import metric_direction, redirected
 from adaptlr.loop.effects import Effects
+from adaptlr.loop.lacking import warn_of_rule, warn_of_what_is_lacking
 from adaptlr.loop.log import Log
-from adaptlr.loop.plan import Plan
+from adaptlr.loop.plan import Fit, Plan
 from adaptlr.loop.rates import Rates, RatesState
-from adaptlr.loop.sensors import Sensors
+from adaptlr.loop.sensors import Sensors, metric_direction, redirected
 from adaptlr.monitor import Direction, finite
-
-__all__ = ["Fit", "Loop", "LoopState"]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a callback knows of the `fit` that it is in.
-
-    Args:
-        owner: Name of the callback, for messages.
-        model: The model. Whoever calls the loop has synced it: on JAX its variables hold no
-            values inside an epoch unless asked, and what is written without asking is lost.
-        rate: The optimizer's rate.
-        direction: Whether the monitored metric is better when lower or when higher, or None if
-            that is known only when the metric is first seen.
-        epoch: Index of the first epoch.
-        epochs: Index of the epoch at which `fit` ends, or None.
-        epoch_steps: Steps in an epoch, or None if unknown.
-        others: Returns the names of the other callbacks.
-        logged: Whether anything is logged, be it by another process: all of them measure alike.
-    """
-
-    owner: str
-    model: Any
-    rate: OptimizerRate
-    direction: Direction | None
-    epoch: int
-    epochs: int | None
-    epoch_steps: int | None
-    others: Callable[[], list[str]]
-    logged: bool
-
-    @property
-    def execution(self) -> int:
-        """Steps that Keras trains in one call."""
-        return int(self.model.steps_per_execution or 1)
+from adaptlr.writers import Record
 
 
 @dataclass(frozen=True)
@@ -100,7 +64,7 @@ class Loop:
         self._plan, self._fit, self._log = plan, fit, log
         self._epoch, self._over = fit.epoch, False
         steps = fit.epoch_steps
-        self._clock = Clock(_first_step(fit), steps, fit.execution)
+        self._clock = Clock(fit.first_step, steps, fit.execution)
         self._interval = max(1, steps // 10) if steps else 100
         self._first, self._at_start = self.step, fit.rate.progress()
         self._moved = self._unheard_told = False
@@ -110,16 +74,11 @@ class Loop:
         self._epoch_loss: float | None = None
         self._untouched: dict[str, float] = {}  # metrics of an experiment's first batch
         known = steps is not None and fit.epochs is not None and plan.known_horizon
-        self._sensors = Sensors(
-            plan, fit.owner, fit.model, (steps or 0) * (fit.epochs or 0) if known else None
-        )
+        total = (steps or 0) * (fit.epochs or 0) if known else None
+        self._sensors = Sensors(plan, fit.owner, fit.model, total)
         self._require_own_average()
         self._effects = Effects(
-            fit.model,
-            rate=fit.rate,
-            averaging=plan.averaging,
-            step=self.step,
-            epoch_steps=steps,
+            fit.model, fit.rate, plan.averaging, step=self.step, epoch_steps=steps
         )
         self._direction = fit.direction
         self._run = self._known_run() if saved is None else self._saved_run(saved)
@@ -170,8 +129,11 @@ class Loop:
 
     def _begin(self) -> None:
         self._rates.compile_in(self.step, self._decision.scale)
-        rate = self._run.learning_rate
-        self._record("start", f"{self._fit.owner} takes over from a rate of {rate:.6g}")
+        if self._plan.averaging:
+            planned, once = self._plan.known_horizon, self._sensors.read_once
+            warn_of_what_is_lacking(self._fit, read_once=once, planned=planned)
+        reason = f"{self._fit.owner} takes over from a rate of {self._run.learning_rate:.6g}"
+        self._record(Decision(1.0, "start", reason))
         self._control(None)
 
     def _require_own_average(self) -> None:
@@ -324,11 +286,9 @@ class Loop:
         """Puts the averaged weights into the model; they stay until the next epoch begins."""
         # Validation resets the metrics, and runs them for itself.
         self._epoch_loss = self._sensors.loss.read()
-        average = self._effects.average
-        if average is not None and not average.swapped:
-            if self._clock.end_batches():
-                self._take_average()
-            average.swap_in()
+        if self._effects.average is not None and self._clock.end_batches():
+            self._take_average()
+        self._effects.swap_in()
 
     def end_epoch(self, logs: dict[str, Any]) -> None:
         """Decides with the epoch's metrics; leaves the averaged weights for other callbacks."""
@@ -339,7 +299,7 @@ class Loop:
         if self._sensors.missing_from(logs):
             self._swap_in()
             logs.update(self._sensors.evaluate())
-        elif average is not None and not average.swapped:
+        else:
             self._take_average()
         # Looked up by the step itself, or lost with a batch that was not there.
         self._rates.require_ownership(self.step, self._fit.others)
@@ -437,11 +397,11 @@ class Loop:
         after = epoch_end and not self._clock.unheard  # else nobody writes it before a step
         self._rates.apply(step, decision, after=after, ended=ended)
         self._plan_next()
-        if decision.rule == "unseen" or (decision.rule == "unprobed" and restored):
-            self._warn_unseen(decision)
+        if self._plan.averaging:
+            warn_of_rule(self._fit, decision, restored=restored)
         if decision.rule != "hold":
             kept = "" if restored or not decision.restores else " (there was none to go back to)"
-            self._record(decision.rule, decision.reason + kept, decision)
+            self._record(replace(decision, reason=decision.reason + kept))
         self._log.control(step, self._rates.present, seen, decision.phase)
         if not self._log.described and self._clock.done_in_epoch > 0:
             # Samples of an epoch's last batch, which may be smaller, would tell the wrong size.
@@ -449,11 +409,7 @@ class Loop:
             self._log.describe(step, samples / self._clock.done_in_epoch)
 
     def _observe(
-        self,
-        loss: float | None,
-        monitored: float | None,
-        sampled: float | None,
-        epoch_end: bool,
+        self, loss: float | None, monitored: float | None, sampled: float | None, epoch_end: bool
     ) -> Observation:
         loss, monitored, sampled = agreed([loss, monitored, sampled])
         if loss is not None and not finite(loss) and self._fit.rate.skips_overflow():
@@ -490,17 +446,14 @@ class Loop:
             self._effects.take_average(self.step)
 
     def _swap_in(self) -> None:
-        average = self._effects.average
-        if average is not None and not average.swapped:
-            self._take_average()
-            average.swap_in()
+        self._take_average()
+        self._effects.swap_in()
 
     def _measured(self) -> tuple[float | None, float | None]:
         """Measures metric and loss between epoch ends, of the averaged weights, if any."""
         if not (self._decision.measure and self._sensors.measurable):
             return None, None
-        self._take_average()
-        self._effects.swap_in()
+        self._swap_in()
         measured = self._sensors.look(self._epoch)
         self._effects.swap_out()
         return measured
@@ -518,20 +471,7 @@ class Loop:
 
     # --- small parts ------------------------------------------------------------------------
 
-    def _warn_unseen(self, decision: Decision) -> None:
-        warnings.warn(
-            f"{self._fit.owner}: {decision.reason}. A train_step of your own is seen if it "
-            f"updates a keras.metrics.Mean(name='loss') among the model's metrics.",
-            stacklevel=6,
-        )
-
-    def _record(self, rule: str, reason: str, decision: Decision | None = None) -> None:
-        curve = None if decision is None else decision.curve
-        self._log.found(self.step, self.state)
-        self._log.decision(self.step, self._epoch, self._rates.present, rule, reason, curve)
-
-
-def _first_step(fit: Fit) -> int:
-    if fit.epoch_steps:
-        return fit.epoch * fit.epoch_steps
-    return fit.rate.steps_counted() if fit.epoch else 0
+    def _record(self, decision: Decision) -> None:
+        told = (decision.rule, decision.reason, decision.curve)
+        record = Record(self.step, self._epoch, self._rates.present, *told)
+        self._log.decision(record, self.state)

@@ -1,4 +1,4 @@
-"""What a callback was constructed to do, before there is a model."""
+"""What a loop is given: what its callback was constructed to do, and the `fit` it is in."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.controllers import Constant, Controller, Divergence, Run
-
-__all__ = ["Plan", "whatever_the_run"]
+from adaptlr.monitor import Direction
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,47 @@ class Plan:
             words[name] = f"{shape!r}{config}"
         # Where an object is in memory is no part of what it does.
         return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", text) for name, text in words.items()}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a callback knows of the `fit` that it is in.
+
+    Args:
+        owner: Name of the callback, for messages.
+        model: The model. Whoever calls the loop has synced it: on JAX its variables hold no
+            values inside an epoch unless asked, and what is written without asking is lost.
+        rate: The optimizer's rate.
+        direction: Whether the monitored metric is better when lower or when higher, or None if
+            that is known only when the metric is first seen.
+        epoch: Index of the first epoch.
+        epochs: Index of the epoch at which `fit` ends, or None.
+        epoch_steps: Steps in an epoch, or None if unknown.
+        others: Returns the names of the other callbacks.
+        logged: Whether anything is logged, be it by another process: all of them measure alike.
+    """
+
+    owner: str
+    model: Any
+    rate: OptimizerRate
+    direction: Direction | None
+    epoch: int
+    epochs: int | None
+    epoch_steps: int | None
+    others: Callable[[], list[str]]
+    logged: bool
+
+    @property
+    def execution(self) -> int:
+        """Steps that Keras trains in one call."""
+        return int(self.model.steps_per_execution or 1)
+
+    @property
+    def first_step(self) -> int:
+        """Steps trained before the first epoch."""
+        if self.epoch_steps:
+            return self.epoch * self.epoch_steps
+        return self.rate.steps_counted() if self.epoch else 0
 
 
 def whatever_the_run(schedule: Callable[[int], float]) -> Callable[[Run], Callable[[int], float]]:

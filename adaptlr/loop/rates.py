@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adaptlr.bridge.compiled import CycledMomentum, InGraph, compiles_steps
+from adaptlr.bridge.compiled import CycledMomentum, InGraph
+from adaptlr.bridge.fit import compiles_steps
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.controllers import Decision, Run
 from adaptlr.loop.plan import Plan
 from adaptlr.schedules import Constant, Warmup
 from adaptlr.schedules.base import last_change
-
-__all__ = ["Rates", "RatesState"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,7 @@ class Rates:
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        run: Run,
-        owner: str,
-        model: Any,
-        optimizer: OptimizerRate,
+        self, plan: Plan, run: Run, owner: str, model: Any, optimizer: OptimizerRate
     ) -> None:
         self.state = RatesState()
         self._coming: float | None = None

@@ -10,8 +10,6 @@ from typing import Any
 
 from adaptlr.range_test.reading import Curve
 
-__all__ = ["INK", "PALE", "finder_curve", "new_figure", "png", "saved", "tidy"]
-
 INK, PALE, _GRID = "#1f2933", "#9aa5b1", "#e4e7eb"
 # Colours of Okabe and Ito, which most colour-blind readers can tell apart; the shapes help too.
 _MARKS = {

@@ -6,12 +6,10 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from adaptlr._arguments import require_choice, require_integer, require_number
+from adaptlr._arguments import AboveOne, BelowOne, PositiveFloat, accept, check, integer, number
 from adaptlr.monitor import finite
-
-__all__ = ["RampState", "RangeTest", "Shape", "mean"]
 
 Shape = Literal["exponential", "linear"]
 
@@ -58,20 +56,16 @@ class RangeTest:
         [0.001, 0.01, 0.1, 1.0, 10.0]
     """
 
-    min_lr: float = 1e-6
+    min_lr: PositiveFloat = 1e-6
     max_lr: float = 10.0
-    num_steps: int = 100
-    divergence: float = 1.5
+    num_steps: Annotated[int, integer(2)] = 100
+    divergence: AboveOne = 1.5
     shape: Shape = "exponential"
-    momentum: float = 0.0
+    momentum: BelowOne = 0.0
 
     def __post_init__(self) -> None:
-        require_number(self, "min_lr", above=0.0)
-        require_number(self, "max_lr", above=self.min_lr)
-        require_integer(self, "num_steps", minimum=2)
-        require_number(self, "divergence", above=1.0)
-        require_choice(self, "shape", ("exponential", "linear"))
-        require_number(self, "momentum", minimum=0.0, below=1.0)
+        check(self)
+        accept(self, "max_lr", Annotated[float, number(above=self.min_lr)])
 
     def rate(self, index: int) -> float:
         """The rate of step `index` of the ramp."""

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from adaptlr.monitor import finite
 from adaptlr.range_test.ramp import RangeTest, Shape, mean
 
-__all__ = ["Curve", "Reading", "minimum", "read_curve", "read_rate", "steepest", "valley"]
-
 
 @dataclass(frozen=True)
 class Reading:

@@ -12,15 +12,12 @@ from typing import Any
 
 import adaptlr
 from adaptlr import controllers
-from adaptlr._arguments import did_you_mean
-from adaptlr._notation import parse
+from adaptlr._arguments import did_you_mean, parse
 from adaptlr.monitor import Monitor
 from adaptlr.range_test import RangeTest
 from adaptlr.runs.recording import read
 from adaptlr.runs.replay import parting, replay
 from adaptlr.writers.base import MemoryWriter
-
-__all__ = ["main"]
 
 _EXAMPLES = """
 examples:

@@ -7,10 +7,8 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adaptlr.range_test.figure import INK, PALE, finder_curve, new_figure, saved, tidy
+from adaptlr.range_test.figure import INK, PALE, new_figure, saved, tidy
 from adaptlr.writers.base import MemoryWriter, Record
-
-__all__ = ["comparison", "finder_curve"]
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5c6670")
 

@@ -1,21 +1,14 @@
-"""What a schedule is, and the shapes that schedules are made of."""
+"""What a schedule is, the simplest one, and the shapes that schedules are made of."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-__all__ = [
-    "Schedule",
-    "between",
-    "grown",
-    "half_cosine",
-    "last_change",
-    "line",
-    "plain",
-    "portion",
-]
+from adaptlr._arguments import NonNegativeFloat, Rule, check, refuse
 
 _LARGEST = 3.4028234663852886e38  # in float32, in which rates are applied
 
@@ -39,6 +32,50 @@ class Schedule(Protocol):
 
     def __call__(self, step: float, /) -> float:
         """Returns the rate at `step`, a number ≥ 0."""
+
+
+AnySchedule = Annotated[Schedule, Rule("a callable from step to rate", callable, lambda x: x)]
+
+
+class Formula:
+    """What the schedules of this package share: they are checked when built, and called alike."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def __call__(self, step: float) -> float:
+        """Returns the rate at `step`."""
+        return self.at(plain(step))
+
+    def at(self, step: float) -> float:
+        """Returns the rate at a step that is a number of Python's."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Constant(Formula):
+    """The same rate at every step.
+
+    Args:
+        learning_rate: The rate, ≥ 0.
+
+    Raises:
+        ValueError, TypeError: If the rate is not such a number.
+
+    Example:
+        >>> Constant(0.1)(1000)
+        0.1
+    """
+
+    learning_rate: NonNegativeFloat
+
+    def at(self, step: float) -> float:
+        return self.learning_rate
+
+    @property
+    def last_change(self) -> int:
+        """The step from which on the rate stays what it is."""
+        return 0
 
 
 def last_change(schedule: Any) -> int | None:
@@ -85,3 +122,34 @@ def grown(rate: float, factor: float, times: float) -> float:
 def half_cosine(progress: float) -> float:
     """The shape that starts and lands flat."""
     return (1.0 - math.cos(math.pi * progress)) / 2.0
+
+
+# Checks of several arguments at once; each alone is checked by its type.
+
+
+def require_ordered(owner: object, low: str, high: str) -> None:
+    """Refuses a lower bound above the upper one."""
+    if getattr(owner, low) > getattr(owner, high):
+        refuse(owner, low, f"at most {high}={getattr(owner, high)!r}", getattr(owner, low))
+
+
+def accept_sequence(owner: object, name: str, hint: Any, *, in_order: bool = False) -> None:
+    """Refuses what is no sequence of what a type says; stores a tuple."""
+    values: Any = getattr(owner, name)
+    rule: Rule = hint.__metadata__[0]
+    if not isinstance(values, Iterable):
+        refuse(owner, name, f"a sequence, each item of it {rule.words}", values, TypeError)
+    values = tuple(values)
+    if not all(map(rule.holds, values)):
+        refuse(owner, name, f"a sequence, each item of it {rule.words}", values, ValueError)
+    values = tuple(map(rule.stored, values))
+    if in_order and list(values) != sorted(values):
+        refuse(owner, name, "in order", values, ValueError)
+    object.__setattr__(owner, name, values)
+
+
+def require_one_more(owner: object, name: str, boundaries: str) -> None:
+    """Refuses a sequence that is not one longer than its boundaries."""
+    values, inner = getattr(owner, name), getattr(owner, boundaries)
+    if len(values) != len(inner) + 1:
+        refuse(owner, name, f"one longer than {boundaries}={inner!r}", values, ValueError)

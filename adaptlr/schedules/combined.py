@@ -8,24 +8,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptlr._arguments import require_choice
-from adaptlr.schedules.arguments import (
-    floats,
-    integers,
-    one_more,
-    ordered,
-    refuse_argument,
-    schedule_argument,
-    sequence,
-    step_sequence,
+from adaptlr._arguments import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    accept,
+    check,
+    refuse,
 )
-from adaptlr.schedules.base import Schedule, between, half_cosine, last_change, plain
-
-__all__ = ["Clipped", "Joined", "Scaled", "Warmup"]
+from adaptlr.schedules.base import (
+    AnySchedule,
+    Formula,
+    Schedule,
+    accept_sequence,
+    between,
+    half_cosine,
+    last_change,
+    require_one_more,
+    require_ordered,
+)
 
 
 @dataclass(frozen=True)
-class Warmup:
+class Warmup(Formula):
     """Climbs from `start` to the first rate of a schedule, then follows it from its own step 0.
 
     With `target = schedule(0)` and `p = step / warmup_steps`, the climb is
@@ -51,22 +56,17 @@ class Warmup:
         [0.02, 0.06, 0.1, 0.05, 0.0, 0.0]
     """
 
-    schedule: Schedule
-    warmup_steps: int
-    start: float = 0.0
+    schedule: AnySchedule
+    warmup_steps: NonNegativeInt
+    start: NonNegativeFloat = 0.0
     shape: Literal["linear", "cosine", "1-sqrt", "exponential"] = "linear"
 
     def __post_init__(self) -> None:
-        schedule_argument(self, "schedule")
-        integers(self, "warmup_steps", minimum=0)
-        floats(self, "start", minimum=0)
-        require_choice(self, "shape", ("linear", "cosine", "1-sqrt", "exponential"))
+        check(self)
         if self.shape == "exponential" and self.start == 0:
-            refuse_argument(self, "start", "> 0 for an exponential climb")
+            refuse(self, "start", "a number above 0 for an exponential climb", self.start)
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         if step >= self.warmup_steps:
             return self.schedule(step - self.warmup_steps)
         target, progress = self.schedule(0), step / self.warmup_steps
@@ -86,7 +86,7 @@ class Warmup:
 
 
 @dataclass(frozen=True)
-class Joined:
+class Joined(Formula):
     """One schedule after another, each from its own step 0 (`join_schedules` in optax).
 
     `rate = schedules[i](step - start)`, where `i` boundaries are ≤ `step` and `start` is the last
@@ -111,13 +111,11 @@ class Joined:
     boundaries: Sequence[int]
 
     def __post_init__(self) -> None:
-        sequence(self, "schedules", "callables from step to rate", callable)
-        step_sequence(self, "boundaries")
-        one_more(self, "schedules", "boundaries")
+        accept_sequence(self, "schedules", AnySchedule)
+        accept_sequence(self, "boundaries", NonNegativeInt, in_order=True)
+        require_one_more(self, "schedules", "boundaries")
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         index = bisect_right(self.boundaries, step)
         start = self.boundaries[index - 1] if index else 0
         return self.schedules[index](step - start)
@@ -130,7 +128,7 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class Scaled:
+class Scaled(Formula):
     """A schedule times a factor, or times another schedule (ChainedScheduler in PyTorch).
 
     `rate = factor * schedule(step)` or `factor(step) * schedule(step)`
@@ -152,17 +150,15 @@ class Scaled:
         [0.0, 0.2, 0.2, 0.3, 0.2, 0.2, 0.1]
     """
 
-    schedule: Schedule
+    schedule: AnySchedule
     factor: float | Schedule
 
     def __post_init__(self) -> None:
-        schedule_argument(self, "schedule")
+        check(self)
         if not callable(self.factor):
-            floats(self, "factor", above=0)
+            accept(self, "factor", PositiveFloat)
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         factor = self.factor(step) if callable(self.factor) else self.factor
         return factor * self.schedule(step)
 
@@ -175,7 +171,7 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Clipped:
+class Clipped(Formula):
     """A schedule between two bounds (`end_value` of `exponential_decay` in optax).
 
     `rate = min(max(schedule(step), minimum), maximum)`
@@ -195,20 +191,17 @@ class Clipped:
         [0.8, 0.4, 0.25, 0.25, 0.25]
     """
 
-    schedule: Schedule
-    minimum: float = 0.0
-    maximum: float | None = None
+    schedule: AnySchedule
+    minimum: NonNegativeFloat = 0.0
+    maximum: NonNegativeFloat | None = None
 
     def __post_init__(self) -> None:
-        schedule_argument(self, "schedule")
-        floats(self, "minimum", minimum=0)
+        check(self)
         if self.maximum is not None:
-            floats(self, "maximum", minimum=0)
-            ordered(self, "minimum", "maximum")
+            require_ordered(self, "minimum", "maximum")
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        rate = max(self.schedule(plain(step)), self.minimum)
+    def at(self, step: float) -> float:
+        rate = max(self.schedule(step), self.minimum)
         return rate if self.maximum is None else min(rate, self.maximum)
 
     @property

@@ -1,20 +1,37 @@
-"""Rates that go up and down, and the momentum that goes the other way."""
+"""Rates that go up and down or begin again, and the momentum that goes the other way."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from adaptlr._arguments import require_choice, require_integer
-from adaptlr.schedules.arguments import flag, floats, integers, ordered, refuse_argument
-from adaptlr.schedules.base import Schedule, between, half_cosine, plain, portion
-
-__all__ = ["Cyclical", "CyclicalMomentum", "OneCycle"]
+from adaptlr._arguments import (
+    AtLeastOne,
+    BelowOne,
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    accept,
+    check,
+    number,
+    refuse,
+)
+from adaptlr.schedules.base import (
+    Formula,
+    Schedule,
+    between,
+    grown,
+    half_cosine,
+    plain,
+    portion,
+    require_ordered,
+)
 
 
 @dataclass(frozen=True)
-class Cyclical:
+class Cyclical(Formula):
     """Triangles between two rates (CyclicLR in PyTorch).
 
     `rate = base_lr + (max_lr - base_lr) * height`, of section 3 of Smith, "Cyclical Learning
@@ -46,28 +63,21 @@ class Cyclical:
         [0.1, 0.3, 0.5, 0.3, 0.1, 0.2, 0.3, 0.2, 0.1]
     """
 
-    base_lr: float
-    max_lr: float
-    step_size: int
+    base_lr: NonNegativeFloat
+    max_lr: PositiveFloat
+    step_size: PositiveInt
     mode: Literal["triangular", "triangular2", "exp_range"] | Schedule = "triangular"
-    gamma: float = 1.0
-    step_size_down: int | None = None
+    gamma: Annotated[float, number(above=0, maximum=1)] = 1.0
+    step_size_down: PositiveInt | None = None
     start_at_top: bool = False
 
     def __post_init__(self) -> None:
-        floats(self, "base_lr", minimum=0)
-        floats(self, "max_lr", above=0)
-        ordered(self, "base_lr", "max_lr")
-        integers(self, "step_size", minimum=1)
+        check(self)
+        require_ordered(self, "base_lr", "max_lr")
         if not callable(self.mode):
-            require_choice(self, "mode", ("triangular", "triangular2", "exp_range"))
-        floats(self, "gamma", above=0, maximum=1)
-        require_integer(self, "step_size_down", minimum=1, optional=True)
-        flag(self, "start_at_top")
+            accept(self, "mode", Literal["triangular", "triangular2", "exp_range"])
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         return between(self.base_lr, self.max_lr, self.height(step))
 
     def height(self, step: float) -> float:
@@ -93,7 +103,7 @@ class Cyclical:
 
 
 @dataclass(frozen=True)
-class OneCycle:
+class OneCycle(Formula):
     """One climb to `max_lr` and one descent far below the start (OneCycleLR in PyTorch).
 
     The climb ends at step `pct_start * total_steps - 1`, the descent at `total_steps - 1`. With
@@ -125,27 +135,20 @@ class OneCycle:
         [0.1, 0.55, 1.0, 0.86, 0.71, 0.57, 0.43, 0.29, 0.14, 0.0]
     """
 
-    max_lr: float
-    total_steps: int
-    pct_start: float = 0.3
-    div_factor: float = 25.0
-    final_div_factor: float = 1e4
+    max_lr: PositiveFloat
+    total_steps: PositiveInt
+    pct_start: Fraction = 0.3
+    div_factor: AtLeastOne = 25.0
+    final_div_factor: AtLeastOne = 1e4
     anneal: Literal["cos", "linear"] = "cos"
     three_phase: bool = False
 
     def __post_init__(self) -> None:
-        floats(self, "max_lr", above=0)
-        integers(self, "total_steps", minimum=1)
-        floats(self, "pct_start", above=0, below=1)
-        floats(self, "div_factor", "final_div_factor", minimum=1)
-        require_choice(self, "anneal", ("cos", "linear"))
-        flag(self, "three_phase")
+        check(self)
         if self.three_phase and self.pct_start > 0.5:
-            refuse_argument(self, "pct_start", "at most 0.5 with three_phase=True")
+            refuse(self, "pct_start", "at most 0.5 with three_phase=True", self.pct_start)
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         initial = self.max_lr / self.div_factor
         final = initial / self.final_div_factor
         foot = self._foot
@@ -185,7 +188,7 @@ class OneCycle:
 
 
 @dataclass(frozen=True)
-class CyclicalMomentum:
+class CyclicalMomentum(Formula):
     """Momentum that falls as the rate of a cycle rises (`cycle_momentum` in PyTorch).
 
     `momentum = max_momentum - (max_momentum - base_momentum) * cycle.height(step)`, after Smith,
@@ -206,17 +209,71 @@ class CyclicalMomentum:
     """
 
     cycle: Cyclical | OneCycle
-    base_momentum: float = 0.85
-    max_momentum: float = 0.95
+    base_momentum: BelowOne = 0.85
+    max_momentum: BelowOne = 0.95
 
     def __post_init__(self) -> None:
+        check(self)
         if not isinstance(self.cycle, Cyclical | OneCycle):
-            refuse_argument(self, "cycle", "a Cyclical or a OneCycle", TypeError)
-        floats(self, "base_momentum", "max_momentum", minimum=0, below=1)
-        ordered(self, "base_momentum", "max_momentum")
+            refuse(self, "cycle", "a Cyclical or a OneCycle", self.cycle)
+        require_ordered(self, "base_momentum", "max_momentum")
 
-    def __call__(self, step: float) -> float:
-        """Returns the momentum at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         height = min(max(self.cycle.height(step), 0.0), 1.0)  # a mode may be any function
         return between(self.max_momentum, self.base_momentum, height)
+
+
+@dataclass(frozen=True)
+class CosineRestarts(Formula):
+    """Cosine decays, each longer and lower than the last (CosineDecayRestarts in Keras).
+
+    `rate = initial_learning_rate * (alpha + (1 - alpha) * m_mul**i * (1 + cos(pi * p)) / 2)`
+    at the fraction `p` of decay `i = 0, 1, 2…`, which lasts `first_decay_steps * t_mul**i` steps:
+    equation 5 of SGDR (Loshchilov and Hutter, arXiv 1608.03983).
+
+    Args:
+        initial_learning_rate: Rate at step 0, > 0.
+        first_decay_steps: Steps to the first restart, ≥ 1.
+        t_mul: Factor of the length at each restart, ≥ 1.
+        m_mul: Factor of the height at each restart, > 0.
+        alpha: Lowest rate as a fraction of the initial one, in [0, 1].
+
+    Raises:
+        ValueError, TypeError: If an argument is outside its range.
+
+    Example:
+        >>> schedule = CosineRestarts(0.1, first_decay_steps=2, m_mul=0.5)
+        >>> [round(schedule(step), 4) for step in range(7)]
+        [0.1, 0.05, 0.05, 0.0427, 0.025, 0.0073, 0.025]
+    """
+
+    initial_learning_rate: PositiveFloat
+    first_decay_steps: PositiveInt
+    t_mul: AtLeastOne = 2.0
+    m_mul: PositiveFloat = 1.0
+    alpha: Annotated[float, number(minimum=0, maximum=1)] = 0.0
+
+    def at(self, step: float) -> float:
+        restarts, progress = self._locate(step)
+        end = self.alpha * self.initial_learning_rate
+        height = (self.initial_learning_rate - end) * (1.0 - half_cosine(progress))
+        return end + grown(height, self.m_mul, restarts)
+
+    def _locate(self, step: float) -> tuple[float, float]:
+        """Returns the restarts so far and the progress since the last one."""
+        length, growth = float(self.first_decay_steps), self.t_mul - 1.0
+        if growth == 0.0:
+            restarts, position = divmod(step, length)
+            return restarts, position / length
+        # A logarithm finds the decay at once, but may round across a restart: take the decay
+        # before, and walk.
+        restarts = math.floor(math.log1p(step / length * growth) / math.log1p(growth)) - 1
+        restarts = max(restarts, 0)
+        length *= self.t_mul**restarts
+        if growth > 1e-6:
+            start = (length - self.first_decay_steps) / growth
+        else:  # nothing is left of that difference
+            start = self.first_decay_steps * math.expm1(restarts * math.log1p(growth)) / growth
+        while step - start >= length:  # a sum would round a length that is hardly longer away
+            restarts, start, length = restarts + 1, start + length, length * self.t_mul
+        return restarts, portion(step - start, length)

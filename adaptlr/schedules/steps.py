@@ -1,60 +1,28 @@
-"""Rates that stay, or jump from one value to the next."""
+"""Rates that jump from one value to the next, or are said epoch by epoch."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 
-from adaptlr.schedules.arguments import (
-    floats,
-    integers,
-    is_factor,
-    is_rate,
-    one_more,
-    refuse_argument,
-    sequence,
-    step_sequence,
+from adaptlr._arguments import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    accept,
+    check,
+    refuse,
 )
-from adaptlr.schedules.base import grown, plain
-
-__all__ = ["Constant", "MultiStep", "Piecewise", "StepDecay"]
+from adaptlr.schedules.base import Formula, accept_sequence, grown, require_one_more
 
 
 @dataclass(frozen=True)
-class Constant:
-    """The same rate at every step.
-
-    Args:
-        learning_rate: The rate, ≥ 0.
-
-    Raises:
-        ValueError, TypeError: If the rate is not such a number.
-
-    Example:
-        >>> Constant(0.1)(1000)
-        0.1
-    """
-
-    learning_rate: float
-
-    def __post_init__(self) -> None:
-        floats(self, "learning_rate", minimum=0)
-
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        return self.learning_rate
-
-    @property
-    def last_change(self) -> int:
-        """The step from which on the rate stays what it is."""
-        return 0
-
-
-@dataclass(frozen=True)
-class StepDecay:
+class StepDecay(Formula):
     """Multiplies the rate by `gamma` every `step_size` steps (StepLR in PyTorch).
 
     `rate = initial_learning_rate * gamma ** floor(step / step_size)`
@@ -73,23 +41,16 @@ class StepDecay:
         [0.5, 0.5, 0.05, 0.005]
     """
 
-    initial_learning_rate: float
-    step_size: int
-    gamma: float = 0.1
+    initial_learning_rate: PositiveFloat
+    step_size: PositiveInt
+    gamma: PositiveFloat = 0.1
 
-    def __post_init__(self) -> None:
-        floats(self, "initial_learning_rate", above=0)
-        integers(self, "step_size", minimum=1)
-        floats(self, "gamma", above=0)
-
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         return grown(self.initial_learning_rate, self.gamma, step // self.step_size)
 
 
 @dataclass(frozen=True)
-class MultiStep:
+class MultiStep(Formula):
     """Multiplies the rate by `gamma` at each milestone (MultiStepLR in PyTorch).
 
     `rate = initial_learning_rate * gamma ** (number of milestones <= step)`
@@ -110,23 +71,22 @@ class MultiStep:
         [0.1, 0.1, 0.01, 0.001]
     """
 
-    initial_learning_rate: float
+    initial_learning_rate: PositiveFloat
     milestones: Sequence[int]
     gamma: float | Sequence[float] = 0.1
 
     def __post_init__(self) -> None:
-        floats(self, "initial_learning_rate", above=0)
-        step_sequence(self, "milestones")
+        check(self)
+        accept_sequence(self, "milestones", NonNegativeInt, in_order=True)
         if isinstance(self.gamma, Real | str) or self.gamma is None:
-            floats(self, "gamma", above=0)
+            accept(self, "gamma", PositiveFloat)
             return
-        sequence(self, "gamma", "finite numbers > 0", is_factor, float)
+        accept_sequence(self, "gamma", PositiveFloat)
         if isinstance(self.gamma, Sequence) and len(self.gamma) != len(self.milestones):
-            refuse_argument(self, "gamma", f"as long as milestones={self.milestones!r}")
+            rule = f"as long as milestones={self.milestones!r}"
+            refuse(self, "gamma", rule, self.gamma, ValueError)
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         cuts = bisect_right(self.milestones, step)
         if isinstance(self.gamma, Sequence):
             return grown(self.initial_learning_rate, math.prod(self.gamma[:cuts]), 1)
@@ -139,7 +99,7 @@ class MultiStep:
 
 
 @dataclass(frozen=True)
-class Piecewise:
+class Piecewise(Formula):
     """One value up to and including each boundary (PiecewiseConstantDecay in Keras).
 
     `rate = values[number of boundaries < step]`: a boundary is the last step of its value, where
@@ -162,16 +122,61 @@ class Piecewise:
     values: Sequence[float]
 
     def __post_init__(self) -> None:
-        step_sequence(self, "boundaries")
-        sequence(self, "values", "finite numbers >= 0", is_rate, float)
-        one_more(self, "values", "boundaries")
+        accept_sequence(self, "boundaries", NonNegativeInt, in_order=True)
+        accept_sequence(self, "values", NonNegativeFloat)
+        require_one_more(self, "values", "boundaries")
 
-    def __call__(self, step: float) -> float:
-        """Returns the rate at `step`."""
-        step = plain(step)
+    def at(self, step: float) -> float:
         return self.values[bisect_left(self.boundaries, step)]
 
     @property
     def last_change(self) -> int:
         """The step from which on the rate stays what it is."""
         return self.boundaries[-1] + 1 if self.boundaries else 0
+
+
+@dataclass(frozen=True)
+class ByEpoch(Formula):
+    """Each epoch's rate from the one before (LearningRateScheduler in Keras).
+
+    `rate = function(epoch, rate of the epoch before)`, where epoch 0 follows on
+    `initial_learning_rate`. The function is called once for each epoch, in order and in advance,
+    so it must not depend on what happens in the training.
+
+    Args:
+        function: From epoch and rate to rate.
+        initial_learning_rate: Rate that epoch 0 is told, ≥ 0.
+        steps_per_epoch: Steps of an epoch, ≥ 1.
+
+    Raises:
+        ValueError, TypeError: If an argument is outside its range.
+
+    Example:
+        >>> def warm_then_decay(epoch: int, rate: float) -> float:
+        ...     return rate if epoch < 2 else rate * 0.5
+        >>> schedule = ByEpoch(warm_then_decay, 0.8, steps_per_epoch=2)
+        >>> [schedule(step) for step in range(8)]
+        [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2]
+    """
+
+    function: Callable[[int, float], float]
+    initial_learning_rate: NonNegativeFloat
+    steps_per_epoch: PositiveInt
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not callable(self.function):
+            rule = "a callable from epoch and rate to rate"
+            refuse(self, "function", rule, self.function)
+
+    def at(self, step: float) -> float:
+        epoch = int(step // self.steps_per_epoch)
+        rates = self._rates
+        while len(rates) <= epoch:
+            before = rates[-1] if rates else self.initial_learning_rate
+            rates.append(float(self.function(len(rates), before)))
+        return rates[epoch]
+
+    @cached_property
+    def _rates(self) -> list[float]:
+        return []

@@ -13,17 +13,6 @@ from typing import Any, Protocol
 from adaptlr._arguments import refuse
 from adaptlr.range_test import Curve
 
-__all__ = [
-    "MemoryWriter",
-    "MultiWriter",
-    "Record",
-    "Session",
-    "Writer",
-    "cut_file",
-    "require_linked",
-    "require_writers",
-]
-
 # The rate that a callback has found, so far; and the logarithm of the rate, for TensorBoard alone,
 # whose charts begin with a linear axis.
 RATE_FOUND = "end/rate_found"

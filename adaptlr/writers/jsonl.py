@@ -11,8 +11,6 @@ from typing import Any, TextIO
 
 from adaptlr.writers.base import Record, cut_file, require_linked
 
-__all__ = ["JSONLinesWriter"]
-
 
 class JSONLinesWriter:
     r"""Appends scalars and decisions to a text file, one JSON object a line.

@@ -14,8 +14,6 @@ from typing import Any
 from adaptlr.range_test import Curve
 from adaptlr.writers.base import LOG_RATE, RATE_FOUND, Record, cut_file, require_linked
 
-__all__ = ["TensorBoardWriter"]
-
 _numbers = itertools.count()
 
 # The charts of the custom layout, beside each other; a tag is a regular expression.
@@ -58,11 +56,14 @@ class TensorBoardWriter:
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
         self._log_dir = Path(log_dir)
+        self._name, self._started = "", False  # of the open file
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._records: Any = None
         self._earlier: list[Path] = []  # event files that were there before
         self._file: Any = None
         self._sizes: dict[str, int] = {}  # of this run's files, but for the open one
-        self._name, self._started = "", False  # of the open one
         self._described = False
         self._texts: tuple[int, list[str]] = (-1, [])
         self._curve: Curve | None = None
@@ -132,10 +133,8 @@ class TensorBoardWriter:
             if self._held[1] != self._marked:
                 self._draw(self._held[0])
         finally:
-            records, self._records = self._records, None
-            self._file = None  # a closed file cannot be copied, and its callback may be
-            self._described, self._texts, self._sizes = False, (-1, []), {}
-            self._curve, self._held, self._marked = None, (0, None), None
+            records = self._records
+            self._begin_anew()  # a closed file cannot be copied, and its callback may be
             records.close()
 
     def position(self) -> dict[str, int]:
@@ -169,8 +168,7 @@ class TensorBoardWriter:
         self._write(step, {"tag": tag, "metadata": about, "tensor": metadata.NULL_TENSOR})
 
     def _write(self, step: int, *values: Mapping[str, Any]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.event_pb2 import SessionLog
 
         if self._records is None:
             self._open()
@@ -178,17 +176,13 @@ class TensorBoardWriter:
             self._started = True
             if step == 0 and not self._sizes:
                 _warn_of_a_finished_run(self._log_dir, self._earlier)
-            start = SessionLog(status=SessionLog.START)
             # TensorBoard drops points from the mark's step on. Those of the step at which a run
             # goes on, such as the metrics of an epoch that ended there, were written before it.
             later = step + 1 if step else 0
-            self._append(Event(wall_time=time.time(), step=later, session_log=start))
-        summary = Summary(value=[Summary.Value(**value) for value in values])
-        self._append(Event(wall_time=time.time(), step=step, summary=summary))
+            self._append(step=later, session_log=SessionLog(status=SessionLog.START))
+        self._append(step=step, summary=_summary(*values))
 
     def _open(self) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._log_dir.mkdir(parents=True, exist_ok=True)
@@ -202,16 +196,23 @@ class TensorBoardWriter:
         # Buffered, and flushed after each record: unbuffered, half of one may go in silence.
         self._file = open(self._log_dir / name, "xb")  # noqa: SIM115
         self._records = RecordWriter(self._file)
-        self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._append(file_version="brain.Event:2")
         if not self._sizes:  # else it stands in the file that this one continues
-            layout = Summary(value=[Summary.Value(**_layout())])
-            self._append(Event(wall_time=time.time(), summary=layout))
+            self._append(summary=_summary(_layout()))
         self._started = False
 
-    def _append(self, event: Any) -> None:
+    def _append(self, **what: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
         require_linked(self._file, self._log_dir)
-        self._records.write(event.SerializeToString())
+        self._records.write(Event(wall_time=time.time(), **what).SerializeToString())
         self._records.flush()
+
+
+def _summary(*values: Mapping[str, Any]) -> Any:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Summary(value=[Summary.Value(**value) for value in values])
 
 
 def _layout() -> dict[str, Any]:

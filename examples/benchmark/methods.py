@@ -132,12 +132,12 @@ def decay(run: Run, factor: float | None) -> Start:
 
 def auto(run: Run, rate: float | None) -> Start:
     """AutoLR, from a rate that it does not use."""
-    return Start(rate, [adaptlr.AutoLR(validation_data=run.control)])
+    return Start(rate, [adaptlr.AutoLR()])
 
 
 def auto_unbounded(run: Run, rate: float | None) -> Start:
     """AutoLR without a known horizon: a plateau ends the training."""
-    return Start(rate, [adaptlr.AutoLR(validation_data=run.control, horizon=None)])
+    return Start(rate, [adaptlr.AutoLR(horizon=None)])
 
 
 class Ablated(LearningRateCallback):

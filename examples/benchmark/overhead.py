@@ -1,6 +1,7 @@
 """What adaptlr costs: time per step in pairs, time of one piece by its size, and the import.
 
 KERAS_BACKEND=torch python examples/benchmark/overhead.py
+python examples/benchmark/overhead.py --whole --data cifar10.npz
 python examples/benchmark/overhead.py --table docs/performance.md
 
 Each result is one JSON line, and a run that was cut off goes on after the last one. A round is one
@@ -9,6 +10,8 @@ of them, and each with ÷ without is a pair. Beside the time by the clock stands
 processor, which other work on the machine disturbs less. What is timed is one epoch's worth of
 steps over an epoch's end, where AutoLR has been holding its rate for a while. The metric that it
 monitors falls with every epoch, which is its dearest case: each time it takes a snapshot.
+With `--whole`, whole runs of `fit` are compared instead, compiling and validation included: the
+small networks of the suite cifar-small, for a third of their epochs.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ FIRST = 30  # that step
 SIZES = {"parameters": (10**5, 10**6, 10**7), "groups": (1, 4, 16), "scalars": (1, 5, 20)}
 BATCH = {"cnn": 64, "resnet20": 8}  # the smaller a step, the more an overhead shows
 MARK = {"AutoLR": 1.02, "CyclicalLR": 1.02}
+WHOLE_MARK = 1.06
 LINES = Path(__file__).parents[2] / "docs" / "data" / "overhead.jsonl"
 
 
@@ -43,12 +47,18 @@ def main():
     parser.add_argument("--epoch", type=int, default=EPOCH, help="steps; fewer for a trial only")
     parser.add_argument("--batch", type=int, help="samples; fewer for a trial only")
     parser.add_argument("--table", type=Path, help="write the tables into this page, run nothing")
+    parser.add_argument("--whole", action="store_true", help="compare whole runs of fit")
+    parser.add_argument("--data", type=Path, help="CIFAR-10 as .npz for --whole")
+    parser.add_argument("--images", type=int, default=20_000, help="fewer for a trial only")
     args = parser.parse_args()
     if args.table:
         write_tables(args.lines, args.table)
         return
     where = machine()
     log = Log(args.lines, where)
+    if args.whole:
+        measure_whole(log, args.data, args.images, args.pairs)
+        return
     for model in args.models:
         measure_pairs(log, model, args.batch or BATCH[model], args.epoch, args.pairs)
     measure_pieces(log)
@@ -224,6 +234,45 @@ def residual(x, width, stride):
     y = convolution(y, width)
     shortcut = x if x.shape[-1] == width and stride == 1 else convolution(x, width, stride, 1)
     return keras.layers.ReLU()(keras.layers.Add()([shortcut, y]))
+
+
+# --- whole runs ----------------------------------------------------------------------------
+
+
+def measure_whole(log, data, images, pairs):
+    from tasks import TASKS
+
+    for task in (task for task in TASKS if task.suite == "cifar-small"):
+        task = task.few(images, task.epochs // 3)
+        splits = task.splits(data)
+        for method in ("without", "AutoLR"):  # what a process does once
+            whole_fit(task.few(1000, 1), task.few(1000, 1).splits(data), method)
+        for pair in range(pairs):
+            line = {"kind": "whole", "model": task.name, "batch": task.batch_size, "pair": pair}
+            line["method"] = "AutoLR"
+            if not log.has(line):
+                order = ("without", "AutoLR") if pair % 2 else ("AutoLR", "without")
+                spent = {method: whole_fit(task, splits, method) for method in order}
+                log.add(line, first=order[0], without_ms=spent["without"], with_ms=spent["AutoLR"])
+
+
+def whole_fit(task, splits, method):
+    """Milliseconds a step that was trained: by the clock, and of processor time."""
+    import keras
+    from tasks import Batches, build
+
+    import adaptlr
+
+    train, validation, _ = splits
+    keras.utils.set_random_seed(0)
+    model = build(task, "adam", train.x.shape[1:], 0.001)
+    batches, start = Batches(train, task, 0), now()
+    model.fit(
+        batches, epochs=task.epochs, verbose=0, validation_data=(validation.x, validation.y),
+        validation_batch_size=1000, callbacks=[adaptlr.AutoLR()] if method == "AutoLR" else [],
+    )  # fmt: skip
+    steps = len(batches) * task.epochs
+    return [(b - a) / steps for a, b in zip(start, now(), strict=True)]
 
 
 # --- one piece at a time -------------------------------------------------------------------
@@ -412,7 +461,8 @@ def device_name(backend, library):
 def write_tables(lines, page):
     results = read(lines)
     for name, table in {
-        "pairs": pair_table(results),
+        "pairs": pair_table(results, "pair"),
+        "whole": pair_table(results, "whole"),
         "pieces": piece_table(results),
         "import": import_table(results),
     }.items():
@@ -423,10 +473,10 @@ def write_tables(lines, page):
         page.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
 
 
-def pair_table(results):
+def pair_table(results, kind):
     groups = {}
     for line in results:
-        if line["kind"] == "pair":
+        if line["kind"] == kind:
             key = line["device"], line["model"], line["batch"], line["method"], line["backend"]
             groups.setdefault(key, []).append(line)
     rows = []
@@ -436,7 +486,7 @@ def pair_table(results):
         )
         low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         without = statistics.median(line["without_ms"][0] for line in lines)
-        mark = MARK.get(method, "")
+        mark = MARK.get(method, "") if kind == "pair" else WHOLE_MARK
         rows.append([device, f"{model}, batch {batch}", method, backend, f"{without:.1f} ms",
                      f"{statistics.median(ratios):.3f}", f"{low:.3f} to {high:.3f}",
                      f"{statistics.median(processor):.3f}", len(lines),

@@ -28,6 +28,22 @@ LINES = Path(__file__).parents[2] / "docs" / "data" / "small.jsonl"
 # Seven rates a factor of three apart, around the centre of the optimizer's class.
 FACTORS = tuple(3.0**k for k in range(-2, 5))
 SEEDS = (0, 1, 2, 3, 4)
+# Rates a factor of two apart for the jobs whose best constant rate is looked for: optimizers with
+# rates of their own kind, and accumulated gradients.
+FINE = tuple(2.0**k for k in range(-3, 9))
+UNUSUAL = ("Lion", "Lamb", "Muon", "Ftrl", "accumulation")
+
+
+class Held(keras.callbacks.Callback):
+    """One rate from the first step to the last."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self._rate = rate
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Writes it."""
+        self.model.optimizer.learning_rate = self._rate
 
 
 class LinearDecay(keras.callbacks.Callback):
@@ -55,12 +71,20 @@ class Method:
         callbacks: Job, its data and a factor → callbacks.
         factors: Variants, each a run of its own.
         optimizer: Makes an optimizer in place of the job's own.
+        seeds: Seeds to run it with at most.
+        jobs: Parts of the names of the jobs that it is for; all without.
     """
 
     name: str
     callbacks: Callable[[Job, Data, float | None], Sequence[keras.callbacks.Callback]]
     factors: tuple[float | None, ...] = (None,)
     optimizer: Callable[[], keras.optimizers.Optimizer] | None = None
+    seeds: Sequence[int] = SEEDS
+    jobs: Sequence[str] = ()
+
+    def fits(self, job: Job, seed: int) -> bool:
+        """Whether it is for this job and seed."""
+        return seed in self.seeds and (not self.jobs or any(x in job.name for x in self.jobs))
 
 
 def one_cycle(job: Job, data: Data, _: float | None) -> Sequence[keras.callbacks.Callback]:
@@ -94,6 +118,13 @@ METHODS = [
         optimizer=keras.optimizers.ScheduleFreeAdamW,
     ),
     Method("OneCycleLR", one_cycle),
+    Method(
+        "constant at",
+        lambda job, data, factor: [Held((factor or 1.0) * job.centre)],
+        FINE,
+        seeds=(0, 1, 2),
+        jobs=UNUSUAL,
+    ),
 ]
 
 
@@ -164,7 +195,8 @@ def jobs(options: argparse.Namespace) -> Iterator[tuple[Job, Method, float | Non
         if options.jobs and not any(part in job.name for part in options.jobs):
             continue
         for seed, method in itertools.product(options.seeds, METHODS):
-            if not options.methods or method.name in options.methods:
+            asked = not options.methods or method.name in options.methods
+            if asked and method.fits(job, seed):
                 for factor in method.factors:
                     yield job, method, factor, seed
 

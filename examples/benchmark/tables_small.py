@@ -15,7 +15,7 @@ from typing import Any
 
 from page import markdown
 from run import read_lines
-from run_small import FACTORS, LINES
+from run_small import FACTORS, FINE, LINES
 from small import JOBS, Job
 
 Line = dict[str, Any]
@@ -30,6 +30,8 @@ def by_job(lines: Sequence[Line]) -> dict[str, dict[str, Runs]]:
     decays: dict[tuple[str, int], list[Line]] = defaultdict(list)
     for line in lines:
         if "job" not in line:
+            continue
+        if line["method"] == "constant at":
             continue
         if line["method"] == "decay":
             decays[line["job"], line["seed"]].append(line)
@@ -160,6 +162,29 @@ def job_table(table: dict[str, dict[str, Runs]]) -> str:
     return markdown(head, [row for _, row in sorted(rows, key=lambda pair: pair[0])])
 
 
+def rate_table(lines: Sequence[Line], table: dict[str, dict[str, Runs]]) -> str:
+    """The rates that AutoLR holds against the constant rate that is best on validation."""
+    rows = []
+    for job in JOBS:
+        found: dict[float, list[Line]] = defaultdict(list)
+        for line in lines:
+            if line.get("job") == job.name and line["method"] == "constant at":
+                found[line["factor"]].append(line)
+        held = [line["held"] for line in table[job.name].get(OURS, {}).values() if "held" in line]
+        if len(found) < len(FINE) or not held:
+            continue
+        key = _worse_on_validation(job)
+        best = min(found, key=lambda factor: statistics.mean(map(key, found[factor])))
+        ratios = sorted(rate / (best * job.centre) for rate in held)
+        scores = [spread(job, dict(enumerate(found[best]))), spread(job, table[job.name][OURS])]
+        row = [job.name, f"{best * job.centre:.2g}", scores[0]]
+        row += [f"{min(held):.2g} to {max(held):.2g}", scores[1]]
+        middle = f"{statistics.median(ratios):.2g} ({ratios[0]:.2g} to {ratios[-1]:.2g})"
+        rows.append([*row, middle])
+    head = ["job", "best constant rate", "with it", "rates held", "with AutoLR", "held ÷ best"]
+    return markdown(head, rows)
+
+
 def sections(lines: Sequence[Line]) -> dict[str, str]:
     """Marker in the page → what stands there."""
     table = by_job(lines)
@@ -172,6 +197,7 @@ def sections(lines: Sequence[Line]) -> dict[str, str]:
     return {
         **texts,
         "small-jobs": job_table(table),
+        "small-rates": rate_table(lines, table),
         "small-made-by": "\n".join(f"* {text}" for text in made_by),
     }
 

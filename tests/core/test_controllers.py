@@ -109,7 +109,7 @@ observations = st.builds(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(
     st.lists(observations, max_size=60),
     st.sampled_from(

@@ -22,7 +22,7 @@ ROOMS = [
     {"controllers", "writers"},
     {"bridge", "range_test", "groups", "batch_size"},
     {"monitor", "schedules"},
-    {"_arguments", "_notation", "_store"},
+    {"_arguments", "_store"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 NEEDS_KERAS = ("callbacks", "bridge", "loop", "groups")

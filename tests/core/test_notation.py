@@ -9,7 +9,7 @@ import pytest
 
 import adaptlr
 from adaptlr import controllers, schedules
-from adaptlr._notation import parse, pasteable
+from adaptlr._arguments import parse, pasteable
 from adaptlr.monitor import Monitor
 from adaptlr.range_test import RangeTest
 

@@ -661,6 +661,19 @@ def test_a_refusal_says_the_rule(build, message):
         build()
 
 
+def test_a_subclass_with_types_of_its_own_is_checked_all_the_same():
+    class Own:
+        pass
+
+    @dataclasses.dataclass(frozen=True)
+    class Noted(Cosine):
+        note: Own | None = None
+
+    assert Noted(0.1, 4, note=Own())(2) == Cosine(0.1, 4)(2)
+    with pytest.raises(ValueError, match=r"^Noted\(decay_steps="):
+        Noted(0.1, 0)
+
+
 # The module
 
 

@@ -26,7 +26,8 @@ from adaptlr.monitor import Monitor
 from adaptlr.range_test import RangeTest
 
 START = 0.1
-EXAMPLES = int(os.environ.get("ADAPTLR_SEQUENCES", "30"))  # for each controller
+# For each controller: three for ten that other tests draw, unless told.
+EXAMPLES = int(os.environ.get("ADAPTLR_SEQUENCES", 3 * settings().max_examples // 10))
 
 # The controller, and the bounds of the rate: the schedule is 1 where the scale is the rate itself.
 CONTROLLERS = {

@@ -56,8 +56,9 @@ OPTIMIZERS = [
 ]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("start", [1e-7, 10.0])
+@pytest.mark.parametrize(
+    ("optimizer", "start"), list(zip(OPTIMIZERS, [1e-7, 10.0, 1e-7, 10.0], strict=True))
+)
 def test_learns_from_any_start_rate(optimizer, start):
     callback = adaptlr.AutoLR()
     _, history = fit(callback, optimizer(start))
@@ -219,13 +220,36 @@ def test_the_short_call_takes_what_validation_split_splits_off():
     assert callback._state.inner.limits.measurable
 
 
+def test_a_look_takes_a_sample_that_the_size_of_validation_batches_does_not_change():
+    class Counting(keras.Sequential):
+        looks = ()
+
+        def evaluate(self, x=None, *arguments, steps=None, **keywords):
+            self.looks = (*self.looks, len(x)) if steps is None else self.looks
+            return super().evaluate(x, *arguments, steps=steps, **keywords)
+
+    (x, y), held_out = blobs(640), blobs(5000, seed=1)
+    model = Counting([keras.Input((8,)), keras.layers.Dense(3)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    sizes = {"batch_size": 16, "validation_batch_size": 1000}
+    callback = adaptlr.AutoLR()
+    model.fit(x, y, epochs=8, validation_data=held_out, callbacks=[callback], verbose=0, **sizes)
+    between = [count for count in model.looks if count < 5000]
+    assert between
+    assert set(between) == {512}
+
+
 def test_validation_data_that_can_be_read_once_are_left_to_fit():
     def forever():
         while True:
             yield blobs(90, seed=0)
 
     callback = adaptlr.AutoLR()
-    _, history = fit(callback, validation_data=forever(), validation_steps=1)
+    with collected_warnings() as messages:
+        _, history = fit(callback, validation_data=forever(), validation_steps=1)
+    (message,) = messages
+    assert "read only once" in message
+    assert "AutoLR(validation_data=...)" in message
     assert not callback._state.inner.limits.measurable
     assert max(history["val_accuracy"]) > 0.9
 
@@ -239,9 +263,38 @@ def test_fit_validates_as_often_as_it_was_told():
 def test_a_model_with_its_own_class_of_optimizer_gets_a_rate_from_a_ramp(monkeypatch):
     monkeypatch.setattr("adaptlr.bridge.optimizer.CUSTOMARY", {})
     callback = adaptlr.AutoLR()
-    _, history = fit(callback, keras.optimizers.Adam(10.0))
+    with collected_warnings() as messages:
+        _, history = fit(callback, keras.optimizers.Adam(10.0))
+    (message,) = messages
+    assert "nothing is known of this class of optimizer" in message
+    assert "over 20 steps, to be undone" in message
+    assert "this is Adam" in message
     assert rules(callback)[:3] == ["start", "probe", "settle"]
     assert max(history["val_accuracy"]) > 0.9
+
+
+def test_too_few_steps_for_a_ramp_are_told_with_the_rate_that_is_held(monkeypatch):
+    monkeypatch.setattr("adaptlr.bridge.optimizer.CUSTOMARY", {})
+    callback = adaptlr.AutoLR()
+    with collected_warnings() as messages:
+        fit(callback, keras.optimizers.Adam(0.02), epochs=2, samples=128)
+    (message,) = messages
+    assert "its own rate 0.02 is held" in message
+    assert "Train for 200 steps or more" in message
+    assert rules(callback)[1] == "unprobed"
+
+
+def test_data_of_unknown_length_are_told_with_the_price():
+    def batches():
+        for _ in range(8):
+            yield blobs(64)
+
+    model, callback = classifier("adam"), adaptlr.AutoLR(monitor="loss")
+    with collected_warnings() as messages:
+        model.fit(batches(), epochs=1, verbose=0, callbacks=[callback])
+    (message,) = [message for message in messages if message.startswith("AutoLR")]
+    assert "cooled down after a plateau only" in message
+    assert "Pass steps_per_epoch to fit" in message
 
 
 @pytest.mark.parametrize("steps", [4, 40])

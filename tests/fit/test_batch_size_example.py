@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -16,16 +14,7 @@ ROOT = Path(__file__).parents[2]
 def run_example(*arguments):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
-    installed = not (ROOT / "adaptlr").exists()
-    ran = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "batch_size.py"), *map(str, arguments)],
-        env=os.environ if installed else {**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    return ran.stdout
+    return programs.run(ROOT / "examples" / "batch_size.py", *arguments)
 
 
 def test_the_example_measures_and_records(tmp_path):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -18,16 +16,7 @@ pytest.importorskip("rich")
 
 
 def run(script, *arguments):
-    path = {"PYTHONPATH": str(ROOT)} if (ROOT / "adaptlr").exists() else {}
-    ran = subprocess.run(
-        [sys.executable, str(FOLDER / script), *map(str, arguments)],
-        env={**os.environ, **path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    return ran.stdout
+    return programs.run(FOLDER / script, *arguments)
 
 
 @pytest.mark.slow

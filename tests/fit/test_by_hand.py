@@ -43,6 +43,7 @@ def test_epoch_ends_alone_are_enough_for_a_plateau():
 
 
 @every_callback
+@pytest.mark.filterwarnings("ignore:AutoLR. it is not known how many steps:UserWarning")
 def test_a_list_without_parameters(make):
     model = one_weight()
     hooks = keras.callbacks.CallbackList([make()], model=model)

@@ -65,12 +65,12 @@ class CtrlC(keras.callbacks.Callback):
 
 
 def train(callback, *others):
-    """Trains one weight for 240 steps; returns the rates and what was decided."""
+    """Trains one weight for 72 steps; returns the rates and what was decided."""
     keras.utils.set_random_seed(0)
     model = one_weight(keras.optimizers.SGD(1.0, momentum=0.9))
     feed = Metrics("score", [1.0, 0.5, 0.5, 0.5, 0.4, 0.4])
     callbacks = [feed, callback, *others]
-    history = model.fit(**steps(40), epochs=6, callbacks=callbacks).history
+    history = model.fit(**steps(12), epochs=6, callbacks=callbacks).history
     return weight(model), history["learning_rate"], callback.decisions
 
 
@@ -311,7 +311,7 @@ class TestSubclasses:
 
         whole = train(Saved(tmp_path / "whole"))
         with pytest.raises(KeyboardInterrupt):
-            train(Saved(tmp_path / "halves"), CtrlC(95))
+            train(Saved(tmp_path / "halves"), CtrlC(29))
         weight_, rates, decisions = train(Saved(tmp_path / "halves"))
         assert (weight_, decisions) == (whole[0], whole[2])
         assert rates == whole[1][-len(rates) :]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import programs
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -29,15 +30,7 @@ slow = pytest.mark.slow
 def start(name, *arguments, examples=EXAMPLES, **environment):
     pytest.importorskip("sklearn")
     pytest.importorskip("rich")
-    if (EXAMPLES.parent / "adaptlr").exists():
-        environment["PYTHONPATH"] = str(EXAMPLES.parent)
-    return subprocess.run(
-        [sys.executable, str(examples / name), *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return programs.start(examples / name, *arguments, **environment)
 
 
 def run(name, *arguments, **more):
@@ -291,17 +284,37 @@ def test_batches_cover_every_image_in_a_new_order_each_epoch(folders):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["images.py", "--data", "cifar10"], "pass --data cifar10.npz"),
-        (["images.py", "--data", "nowhere"], "a folder, not nowhere"),
-        (["images.py", "--data", "."], "two or more classes"),
-        (["images.py", "--save", "model.h5"], "ends in .keras, not model.h5"),
-        (["transfer.py", "--imagenet", "--seeds", "0"], "Leave out --imagenet"),
+        (["--data", "nowhere"], "a folder, not nowhere"),
+        (["--data", "."], "two or more classes"),
+        (["--save", "model.h5"], "ends in .keras, not model.h5"),
     ],
 )
 def test_what_to_do_without_the_data(arguments, message, tmp_path):
     (tmp_path / "lone").mkdir()
     arguments = [tmp_path if argument == "." else argument for argument in arguments]
-    ran = start(*arguments, "--out", tmp_path, KERAS_HOME=str(tmp_path), **NO_NETWORK)
+    ran = start("images.py", *arguments, "--out", tmp_path)
+    assert ran.returncode == 1
+    assert message in ran.stderr
+
+
+@slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["images.py", "--data", "cifar10"], "pass --data cifar10.npz"),
+        (["transfer.py", "--imagenet", "--seeds", "0"], "Leave out --imagenet"),
+    ],
+)
+def test_what_to_do_without_a_network(arguments, message, tmp_path):
+    """Where downloads are kept, Keras asks for when it is imported."""
+    script, *arguments = arguments
+    ran = subprocess.run(
+        [sys.executable, EXAMPLES / script, *arguments, "--out", tmp_path],
+        env={**os.environ, "KERAS_HOME": str(tmp_path), **NO_NETWORK, **programs.paths()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.returncode == 1
     assert message in ran.stderr
 

@@ -18,7 +18,7 @@ from adaptlr.bridge.carried_state import attach
 
 BACKEND = keras.backend.backend()
 PACKAGE = Path(adaptlr.__file__).parent
-OURS = {"_adaptlr_momentum", "_adaptlr_rate"}
+OURS = {"_adaptlr_rate"}
 
 # What is not a private name of Keras, though it looks like one.
 NOT_KERAS = {

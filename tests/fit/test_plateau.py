@@ -95,13 +95,13 @@ def torch_rates(arguments, values, base=1.0, **further):
 
 
 class TestPyTorch:
-    @settings(max_examples=400)
+    @settings(max_examples=4 * settings().max_examples)
     @given(torch_arguments, metric_sequences)
     def test_gives_the_rates_of_pytorch(self, arguments, values):
         expected = torch_rates(arguments, values, eps=0.0)
         assert rates(from_torch(**arguments), values) == pytest.approx(expected, rel=1e-9)
 
-    @settings(max_examples=400)
+    @settings(max_examples=4 * settings().max_examples)
     @given(torch_arguments, metric_sequences)
     def test_below_zero_gives_the_rates_of_pytorch_for_the_negated_metric(self, arguments, values):
         other = {"min": "max", "max": "min"}[arguments["mode"]]
@@ -109,7 +109,7 @@ class TestPyTorch:
         negated = [-value for value in values]
         assert rates(from_torch(**arguments), negated) == pytest.approx(expected, rel=1e-9)
 
-    @settings(max_examples=200)
+    @settings(max_examples=2 * settings().max_examples)
     @given(torch_arguments, metric_sequences, st.sampled_from([1e-8, 1e-3, 0.1]))
     def test_eps_makes_a_difference_of_a_few_eps(self, arguments, values, eps):
         theirs = torch_rates(arguments, values, eps=eps)

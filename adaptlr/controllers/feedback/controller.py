@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from adaptlr._arguments import refuse, require_integer, require_number
-from adaptlr.controllers.base import Decision, Observation, Run
+from adaptlr._arguments import (
+    AboveOne,
+    AtLeastOne,
+    BelowOne,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    accept,
+    check,
+    integer,
+    number,
+    refuse,
+)
+from adaptlr.controllers.base import Answer, Observation, Run
 from adaptlr.controllers.feedback.hold import Cool, Hold
-from adaptlr.controllers.feedback.probe import Probe, Start
-from adaptlr.controllers.feedback.progress import Limits, Progress
-from adaptlr.controllers.feedback.search import Back, First, Look, Lower, Raised, look_up
-from adaptlr.controllers.feedback.start import Warm
+from adaptlr.controllers.feedback.progress import Limits, Progress, Turn
+from adaptlr.controllers.feedback.search import Back, First, Look, Lower, Raised, Segment, look_up
+from adaptlr.controllers.feedback.start import Probe, Start, Warm
 from adaptlr.monitor import Monitor, noise, require_monitor
-
-__all__ = ["Feedback", "FeedbackState"]
-
-_TRIALS = (First, Look, Raised, Back, Lower)
 
 
 @dataclass(frozen=True)
@@ -103,53 +112,38 @@ class Feedback:
     """
 
     monitor: Monitor = field(default_factory=lambda: Monitor(min_delta=0.5, threshold="noise"))
-    begin: float = 2.0
-    usual: float = 4.0
-    factor: float = 2.0
-    least_raise: float = 0.8
-    doubt: float = 0.2
-    late: float = 1.25
-    highest: float = 1000.0
-    warm_share: float = 0.02
-    segment_share: float = 0.025
-    segment_updates: int = 10
-    search_share: float = 0.5
-    wait_share: float = 0.4
-    waste_share: float = 0.12
-    least_move: float = 0.015
-    clear_move: float = 0.05
+    begin: PositiveFloat = 2.0
+    usual: AtLeastOne = 4.0
+    factor: AboveOne = 2.0
+    least_raise: PositiveFloat = 0.8
+    doubt: NonNegativeFloat = 0.2
+    late: AtLeastOne = 1.25
+    highest: AtLeastOne = 1000.0
+    warm_share: BelowOne = 0.02
+    segment_share: Fraction = 0.025
+    segment_updates: PositiveInt = 10
+    search_share: NonNegativeFloat = 0.5
+    wait_share: NonNegativeFloat = 0.4
+    waste_share: NonNegativeFloat = 0.12
+    least_move: BelowOne = 0.015
+    clear_move: BelowOne = 0.05
     look_at: tuple[float, ...] = (0.25, 0.45)
-    cut: float = 3.0
-    cuts: int = 2
-    cool_share: float = 0.25
-    least_gain: float = 0.01
-    patience: int = 3
-    patience_share: float = 0.05
-    min_lr: float = 1e-6
+    cut: AboveOne = 3.0
+    cuts: NonNegativeInt = 2
+    cool_share: Fraction = 0.25
+    least_gain: BelowOne = 0.01
+    patience: PositiveInt = 3
+    patience_share: BelowOne = 0.05
+    min_lr: PositiveFloat = 1e-6
     max_lr: float = 10.0
-    probe_steps: int = 100
-    caution: float = 4.0
+    probe_steps: Annotated[int, integer(20)] = 100
+    caution: AtLeastOne = 4.0
     sets_the_rate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_monitor(self)
-        for name in ("begin", "least_raise", "min_lr"):
-            require_number(self, name, above=0.0)
-        for name in ("factor", "cut"):
-            require_number(self, name, above=1.0)
-        for name in ("usual", "late", "highest", "caution"):
-            require_number(self, name, minimum=1.0)
-        for name in ("doubt", "waste_share", "search_share", "wait_share"):
-            require_number(self, name, minimum=0.0)
-        for name in ("warm_share", "least_move", "clear_move", "least_gain", "patience_share"):
-            require_number(self, name, minimum=0.0, below=1.0)
-        for name in ("segment_share", "cool_share"):
-            require_number(self, name, above=0.0, below=1.0)
-        require_number(self, "max_lr", above=self.min_lr)
-        require_integer(self, "segment_updates", minimum=1)
-        require_integer(self, "cuts", minimum=0)
-        require_integer(self, "patience", minimum=1)
-        require_integer(self, "probe_steps", minimum=20)
+        check(self)
+        accept(self, "max_lr", Annotated[float, number(above=self.min_lr)])
         if list(self.look_at) != sorted(self.look_at):
             refuse(self, "look_at", "shares of the run in ascending order", self.look_at)
 
@@ -180,35 +174,36 @@ class Feedback:
             customary=run.customary or 0.0,
         )
 
-    def update(
-        self, state: FeedbackState, observation: Observation
-    ) -> tuple[FeedbackState, Decision]:
+    def update(self, state: FeedbackState, observation: Observation) -> Answer[FeedbackState]:
         """Answers one observation by the rule of the phase."""
         if isinstance(state.phase, Start | Probe):
-            state, decision = state.phase.update(self, state, observation)
-            if isinstance(state.phase, Warm):
-                decision = replace(decision, rate_is="passing")
-            return state, replace(decision, phase=state.phase.kind)
-        before = state.progress.monitor
-        progress = state.progress.watch(self.monitor, self.least_gain, observation)
-        state = replace(state, progress=progress)
-        step, phase = observation.step, state.phase
-        if isinstance(phase, Hold) and phase.look_is_due(self, state, step):
-            state, decision = look_up(state, phase, step)
+            state, decision = state.phase.update(Turn(self, state, observation))
         else:
-            state, decision = phase.update(self, state, observation)
-        if _among_the_best(before.record, state, observation):
+            state, decision = self._watched(state, observation)
+        phase, name = state.phase, str(state.phase.kind)
+        if isinstance(phase, Segment):
+            name = "trial"
+        elif isinstance(phase, Cool) and phase.told:
+            name = "stopped"
+        passing = isinstance(phase, Cool | Warm)
+        rate_is = "passing" if passing else decision.rate_is
+        return state, replace(decision, phase=name, rate_is=rate_is)
+
+    def _watched(self, state: FeedbackState, observation: Observation) -> Answer[FeedbackState]:
+        """Answers when the training is under way, with what its progress asks for."""
+        record, phase = state.progress.monitor.record, state.phase
+        progress = state.progress.watch(self.monitor, self.least_gain, observation)
+        turn = Turn(self, replace(state, progress=progress), observation)
+        if isinstance(phase, Hold) and phase.look_is_due(turn):
+            state, decision = look_up(turn, phase)
+        else:
+            state, decision = phase.update(turn)
+        if _among_the_best(record, state, observation):
             decision = decision.also("keep best")
             # A trial may go back to before itself, whatever has improved since.
             if decision.rate_is == "kept":
                 decision = decision.also("snapshot")
-        phase = state.phase
-        if isinstance(phase, Cool | Warm):
-            name = "stopped" if isinstance(phase, Cool) and phase.told else phase.kind
-            return state, replace(decision, phase=name, rate_is="passing")
-        return state, replace(
-            decision, phase="trial" if isinstance(phase, _TRIALS) else phase.kind
-        )
+        return state, decision
 
     def held(self, state: FeedbackState) -> float | None:
         """The rate that it settled on so far, or None before that."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from adaptlr.controllers.base import Decision, Observation
+from adaptlr.controllers.base import Decision
+from adaptlr.controllers.feedback.progress import Turn
 
 if TYPE_CHECKING:
-    from adaptlr.controllers.feedback.controller import Feedback, FeedbackState
-
-__all__ = ["Cool", "Hold"]
+    from adaptlr.controllers.feedback.progress import Reply
 
 
 @dataclass(frozen=True)
@@ -24,57 +23,52 @@ class Hold:
     cuts: int = 0
     kind: Literal["hold"] = "hold"
 
-    def update(
-        self, settings: Feedback, state: FeedbackState, seen: Observation
-    ) -> tuple[FeedbackState, Decision]:
+    def update(self, turn: Turn) -> Reply:
         """Cools near the end of the run, and cuts at a plateau."""
-        step, limits = seen.step, state.limits
+        step, limits = turn.seen.step, turn.limits
         last = limits.last_step
-        if last is not None and last - step <= settings.cool_share * limits.total(step):
+        if last is not None and last - step <= turn.settings.cool_share * limits.total(step):
             reason = f"the last {last - step} steps of the horizon have begun"
-            return self._cool(state, step, last - step, reason)
-        if state.progress.wait >= self._patience(settings, state):
-            return self._stalled(settings, state, step)
-        return state, Decision(self.rate)
+            return self._cool(turn, last - step, reason)
+        if turn.state.progress.wait >= self._patience(turn):
+            return self._stalled(turn)
+        return turn.state, Decision(self.rate)
 
-    def _patience(self, settings: Feedback, state: FeedbackState) -> int:
+    def _patience(self, turn: Turn) -> int:
         """Epochs without improvement that are too many: those of short epochs say less."""
-        limits = state.limits
+        limits, patience = turn.limits, turn.settings.patience
         if limits.last_step is None or not limits.epoch_steps:
-            return settings.patience
-        epochs = settings.patience_share * limits.total(0) / limits.epoch_steps
-        return max(settings.patience, round(epochs))
+            return patience
+        epochs = turn.settings.patience_share * limits.total(0) / limits.epoch_steps
+        return max(patience, round(epochs))
 
-    def _stalled(
-        self, settings: Feedback, state: FeedbackState, step: int
-    ) -> tuple[FeedbackState, Decision]:
-        limits, progress = state.limits, state.progress
+    def _stalled(self, turn: Turn) -> Reply:
+        settings, limits, progress = turn.settings, turn.limits, turn.state.progress
         reason = progress.stalled(settings.monitor.name, settings.least_gain)
         if self.cuts < settings.cuts:
             rate = self.rate / settings.cut
+            decision = Decision(rate, "cut", f"{reason}: a lower {rate:.3g} is held")
             phase = replace(self, rate=rate, cuts=self.cuts + 1)
-            state = replace(state, phase=phase, progress=replace(progress, wait=0))
-            return state, Decision(rate, "cut", f"{reason}: a lower {rate:.3g} is held")
+            return turn.go(phase, decision, progress=replace(progress, wait=0))
+        step = turn.seen.step
         steps = max(1, int(settings.cool_share * (step - limits.first_step)))
         if limits.epoch_steps:  # whole epochs, so that the last weights are measured
             steps = -(-steps // limits.epoch_steps) * limits.epoch_steps
         steps = steps if limits.last_step is None else min(steps, limits.last_step - step)
-        return self._cool(state, step, steps, f"{reason}, at lower rates neither")
+        return self._cool(turn, steps, f"{reason}, at lower rates neither")
 
-    def _cool(
-        self, state: FeedbackState, step: int, steps: int, reason: str
-    ) -> tuple[FeedbackState, Decision]:
+    def _cool(self, turn: Turn, steps: int, reason: str) -> Reply:
         if steps <= 0:  # nothing is left
-            return state, Decision(self.rate)
+            return turn.state, Decision(self.rate)
+        step = turn.seen.step
         phase = Cool(self.rate, step, step + steps, scale=self.rate)
         reason += f": linear decay to zero over {steps} steps"
-        decision = Decision(self.rate, "cool", reason, phase.next_step(step))
-        return replace(state, phase=phase), decision
+        return turn.go(phase, Decision(self.rate, "cool", reason, phase.next_step(step)))
 
-    def look_is_due(self, settings: Feedback, state: FeedbackState, step: int) -> bool:
+    def look_is_due(self, turn: Turn) -> bool:
         """Whether the rate was held for so long that a higher one may have become better."""
-        limits = state.limits
-        if state.progress.wait >= self._patience(settings, state):
+        settings, limits, step = turn.settings, turn.limits, turn.seen.step
+        if turn.state.progress.wait >= self._patience(turn):
             return False
         if self.cuts or self.looks >= len(settings.look_at) or not limits.customary:
             return False
@@ -96,21 +90,19 @@ class Cool:
     told: bool = False  # the end was asked for
     kind: Literal["cool"] = "cool"
 
-    def update(
-        self, settings: Feedback, state: FeedbackState, seen: Observation
-    ) -> tuple[FeedbackState, Decision]:
+    def update(self, turn: Turn) -> Reply:
         """Lowers the rate; asks for the end where an epoch ends after the last step."""
-        if seen.step < self.end:
-            scale = self.rate * (self.end - seen.step) / (self.end - self.begin)
-            state = replace(state, phase=replace(self, scale=scale))
-            return state, Decision(scale, next_step=self.next_step(seen.step))
-        if self.told or not seen.epoch_end:
-            return state, Decision(self.scale)
-        best = state.progress.monitor.record
-        measured = "" if best is None else f"; best {settings.monitor.name} {best:.6g}"
-        reason = f"cooled down{measured}"
-        state = replace(state, phase=replace(self, told=True))
-        return state, Decision(self.scale, "stop", reason, effects=("stop",))
+        step = turn.seen.step
+        if step < self.end:
+            scale = self.rate * (self.end - step) / (self.end - self.begin)
+            decision = Decision(scale, next_step=self.next_step(step))
+            return turn.go(replace(self, scale=scale), decision)
+        if self.told or not turn.seen.epoch_end:
+            return turn.state, Decision(self.scale)
+        best = turn.state.progress.monitor.record
+        measured = "" if best is None else f"; best {turn.settings.monitor.name} {best:.6g}"
+        decision = Decision(self.scale, "stop", f"cooled down{measured}", effects=("stop",))
+        return turn.go(replace(self, told=True), decision)
 
     def next_step(self, step: int) -> int:
         """Step of the next change: fifty make the line."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from adaptlr.controllers.base import Observation
+from adaptlr.controllers.base import Answer, Decision, Effect, Observation
 from adaptlr.monitor import Monitor, MonitorState, finite
 
-__all__ = ["Gauge", "Limits", "Progress"]
+if TYPE_CHECKING:
+    from adaptlr.controllers.feedback.controller import Feedback, FeedbackState
+
+    Reply = Answer[FeedbackState]
 
 
 @dataclass(frozen=True)
@@ -132,3 +136,21 @@ class Progress:
             f"{what} has not improved on {self.counted:.6g} by more than its noise and "
             f"{least_gain:.0%} of its progress for {self.wait} epochs"
         )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a phase is asked: under these settings, in this state, this was seen."""
+
+    settings: Feedback
+    state: FeedbackState
+    seen: Observation
+
+    @property
+    def limits(self) -> Limits:
+        """What there is room for."""
+        return self.state.limits
+
+    def go(self, phase: Any, decision: Decision, *effects: Effect, **changes: Any) -> Reply:
+        """Answers with a decision, more of its effects, and the phase that follows."""
+        return replace(self.state, phase=phase, **changes), decision.also(*effects)

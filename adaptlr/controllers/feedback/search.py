@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from adaptlr.controllers.base import Decision, Effect, Observation, RateIs
+from adaptlr.controllers.base import Decision, Effect, RateIs
 from adaptlr.controllers.feedback.hold import Hold
-from adaptlr.controllers.feedback.progress import Gauge
+from adaptlr.controllers.feedback.progress import Gauge, Turn
 from adaptlr.monitor import finite, spread
 
 if TYPE_CHECKING:
-    from adaptlr.controllers.feedback.controller import Feedback, FeedbackState
-
-__all__ = ["Back", "First", "Known", "Look", "Lower", "Raised", "look_up"]
+    from adaptlr.controllers.feedback.controller import Feedback
+    from adaptlr.controllers.feedback.progress import Reply
 
 
 @dataclass(frozen=True)
@@ -50,147 +49,164 @@ class Known:
 
 
 @dataclass(frozen=True)
-class First:
-    """A rate is trained with and compared with nothing."""
+class Segment:
+    """A rate is trained with for a while, and the loss that it leads to is judged."""
 
     rate: float
     gauge: Gauge
-    mark: float  # the loss where the segment began
     known: Known
-    kind: Literal["first"] = "first"
+    rate_is: ClassVar[RateIs] = "trial"
 
-    def update(
-        self, settings: Feedback, state: FeedbackState, seen: Observation
-    ) -> tuple[FeedbackState, Decision]:
+    def update(self, turn: Turn) -> Reply:
+        """Waits for the end of the segment, unless the loss has ended it."""
+        seen, gauge = turn.seen, self.gauge.take(turn.seen)
+        step = gauge.next_step(seen)
+        if seen.loss is not None and not finite(seen.loss):
+            gauge = replace(gauge, total=math.inf, steps=1)
+        elif step is not None:
+            decision = Decision(self.rate, next_step=step, rate_is=self.rate_is)
+            decision = replace(decision, measure=step >= gauge.until)
+            return turn.go(replace(self, gauge=gauge), decision)
+        return self.judge(turn, gauge.value(seen))
+
+    def judge(self, turn: Turn, loss: float) -> Reply:
+        """Says what follows from the loss of the segment."""
+        raise NotImplementedError
+
+    def begun(self, turn: Turn, rule: str, reason: str, *effects: Effect) -> Reply:
+        """Begins it."""
+        half, rate_is = self.gauge.half, self.rate_is
+        decision = Decision(self.rate, rule, reason, half, rate_is=rate_is)
+        return turn.go(self, replace(decision, measure=half >= self.gauge.until), *effects)
+
+
+@dataclass(frozen=True)
+class First(Segment):
+    """A rate is trained with and compared with nothing."""
+
+    mark: float  # the loss where the segment began
+    kind: Literal["first"] = "first"
+    rate_is: ClassVar[RateIs] = "kept"
+
+    def judge(self, turn: Turn, loss: float) -> Reply:
         """Raises the rate, unless the loss rose."""
-        gauge, pending = _pending(self, state, seen)
-        if pending is not None:
-            return pending
-        loss = gauge.value(seen)
+        settings, gauge = turn.settings, _gauge(turn)
         known, found = self.known.watch(settings, loss), _found(loss, self.mark)
         if not known.moved:
-            return _wait(settings, state, seen, self.rate, loss, known, found)
+            return _wait(turn, self.rate, loss, known, found)
         if loss < self.mark:
-            return _raise(settings, state, seen, self.rate, loss, known, found)
+            return _raise(turn, self.rate, loss, known, found)
         if loss < known.start + settings.clear_move * abs(known.start):
-            reason = f"{found}: {self.rate:.3g} for {state.limits.segment} steps more"
-            phase = replace(self, gauge=_gauge(state, seen.step), mark=loss, known=known)
-            return _begun(state, phase, "wait", reason, "snapshot")
+            reason = f"{found}: {self.rate:.3g} for {turn.limits.segment} steps more"
+            phase = replace(self, gauge=gauge, mark=loss, known=known)
+            return phase.begun(turn, "wait", reason, "snapshot")
         # Nothing is known to be good yet, so this goes back to the start.
         known = replace(self.known, ceiling=self.rate)
         rate = self.rate / settings.factor**2
         reason = f"{found} at {self.rate:.3g}, the loss rises: from the start again at {rate:.3g}"
-        phase = replace(self, rate=rate, gauge=_gauge(state, seen.step), known=known)
-        return _begun(state, phase, "lower", reason, "restore")
+        phase = replace(self, rate=rate, gauge=gauge, known=known)
+        return phase.begun(turn, "lower", reason, "restore")
 
 
 @dataclass(frozen=True)
-class Look:
+class Look(Segment):
     """The loss is measured before a rate that was held for long is raised."""
 
-    rate: float
-    gauge: Gauge
-    known: Known
     kind: Literal["look"] = "look"
+    rate_is: ClassVar[RateIs] = "kept"
 
-    def update(
-        self, settings: Feedback, state: FeedbackState, seen: Observation
-    ) -> tuple[FeedbackState, Decision]:
+    def judge(self, turn: Turn, loss: float) -> Reply:
         """Raises the rate."""
-        gauge, pending = _pending(self, state, seen)
-        if pending is not None:
-            return pending
-        loss = gauge.value(seen)
         if not finite(loss):
-            return _hold(state, seen, self.rate, self.known, "keep", "no loss was seen")
+            return _hold(turn, self.rate, self.known, "keep", "no loss was seen")
         reason = f"{self.rate:.3g} was held for long, at a loss of {loss:.5g}"
-        return _raise(settings, state, seen, self.rate, loss, self.known, reason)
+        return _raise(turn, self.rate, loss, self.known, reason)
 
 
 @dataclass(frozen=True)
-class Raised:
+class Raised(Segment):
     """A higher rate is tried; the weights of before it wait in a snapshot."""
 
-    rate: float
     lower: float  # rate before
-    gauge: Gauge
     mark: float
-    known: Known
     kind: Literal["raised"] = "raised"
 
-    def update(
-        self, settings: Feedback, state: FeedbackState, seen: Observation
-    ) -> tuple[FeedbackState, Decision]:
+    def judge(self, turn: Turn, loss: float) -> Reply:
         """Goes on where rates are usual and the loss falls; compares with the rate before else."""
-        gauge, pending = _pending(self, state, seen)
-        if pending is not None:
-            return pending
-        loss, known = gauge.value(seen), self.known
-        found = _found(loss, self.mark)
+        known, found = self.known, _found(loss, self.mark)
         if not known.looks and not known.moved:
-            known = known.watch(settings, loss)
+            known = known.watch(turn.settings, loss)
             if not known.moved:
-                return _wait(settings, state, seen, self.rate, loss, known, found)
-        usual = self.rate <= 1.01 * settings.usual * state.limits.customary
+                return _wait(turn, self.rate, loss, known, found)
+        usual = self.rate <= 1.01 * turn.settings.usual * turn.limits.customary
         if usual and loss < self.mark and not known.looks:
-            return _raise(settings, state, seen, self.rate, loss, known, found)
+            return _raise(turn, self.rate, loss, known, found)
         rival = loss if finite(loss) else None
-        phase = Back(self.lower, self.rate, rival, _gauge(state, seen.step), self.mark, known)
+        phase = Back(self.lower, _gauge(turn), known, self.rate, rival, self.mark)
         reason = (
             f"{found} at {self.rate:.3g}; from the same weights {self.lower:.3g} for "
-            f"{state.limits.segment} steps"
+            f"{turn.limits.segment} steps"
         )
-        return _begun(state, phase, "back", reason, "set aside", "restore")
+        return phase.begun(turn, "back", reason, "set aside", "restore")
 
 
 @dataclass(frozen=True)
-class Back:
-    """The rate before a raise is trained with from the same weights, to compare the two."""
+class Rival(Segment):
+    """A segment from weights from which another rate was trained with before."""
 
-    rate: float
-    higher: float
-    rival: float | None  # loss that the raise has led to, None if that was not finite
-    gauge: Gauge
+    higher: float  # that rate
+    rival: float | None  # loss that it has led to, None if that was not finite
     mark: float
-    known: Known
-    kind: Literal["back"] = "back"
 
-    def update(
-        self, settings: Feedback, state: FeedbackState, seen: Observation
-    ) -> tuple[FeedbackState, Decision]:
-        """Goes on from the better of the two."""
-        gauge, pending = _pending(self, state, seen)
-        if pending is not None:
-            return pending
-        loss, known = gauge.value(seen), _wasted(self.known, gauge)
+    def judge(self, turn: Turn, loss: float) -> Reply:
+        """Compares the two."""
+        steps = self.gauge.until - self.gauge.begin
+        known = replace(self.known, wasted=self.known.wasted + steps)
         rival = math.inf if self.rival is None else self.rival
         found = f"{_found(loss, self.mark)}, where {self.higher:.3g} led to {rival:.5g}"
+        return self.compare(turn, loss, rival, known, found)
+
+    def compare(self, turn: Turn, loss: float, rival: float, known: Known, found: str) -> Reply:
+        """Says what follows from the losses of the two."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Back(Rival):
+    """The rate before a raise is trained with from the same weights, to compare the two."""
+
+    kind: Literal["back"] = "back"
+
+    def compare(self, turn: Turn, loss: float, rival: float, known: Known, found: str) -> Reply:
+        """Goes on from the better of the two."""
         gain, its = self.mark - loss, self.mark - rival
-        if its > max(self._required(settings, state, gain), self._chance(settings)):
+        if its > max(self._required(turn, gain), self._chance(turn.settings)):
             known = replace(known, taken=True)
-            return _raise(settings, state, seen, self.higher, rival, known, found, "take back")
+            return _raise(turn, self.higher, rival, known, found, "take back")
         if gain > 0.0:
-            return _hold(state, seen, self.rate, known, "keep", found)
+            return _hold(turn, self.rate, known, "keep", found)
+        if known.looks and its > 0.0:
+            return _hold(turn, self.rate, known, "keep", found)
+        rate = self.rate / turn.settings.factor
         if known.looks:  # late, lower rates look better than they are: no more than one step
-            rate = self.rate if its > 0.0 else self.rate / settings.factor
-            return _hold(state, seen, rate, known, "keep" if its > 0.0 else "lower", found)
-        rate = self.rate / settings.factor
+            return _hold(turn, rate, known, "lower", found)
         if known.taken:  # which was for a moment only
             found = f"{found}; neither is lower, so that the raise before is undone as well"
-            return _hold(state, seen, rate, known, "undo", found, "restore earlier")
+            return _hold(turn, rate, known, "undo", found, "restore earlier")
         other = loss if finite(loss) else None
-        phase = Lower(rate, self.rate, other, _gauge(state, seen.step), self.mark, known)
+        phase = Lower(rate, _gauge(turn), known, self.rate, other, self.mark)
         reason = f"{found}; neither is lower, so that {rate:.3g} is tried from there"
-        return _begun(state, phase, "lower", reason, "restore")
+        return phase.begun(turn, "lower", reason, "restore")
 
-    def _required(self, settings: Feedback, state: FeedbackState, gain: float) -> float:
+    def _required(self, turn: Turn, gain: float) -> float:
         """What the raise must have gained: the more, the further it is from what is customary.
 
         Where the rate before it has lost, that loss shows how much may be chance.
         """
         if gain < 0.0:
             return -gain
-        far = math.log2(max(1.0, self.higher / (2.0 * settings.usual * state.limits.customary)))
+        settings, customary = turn.settings, turn.limits.customary
+        far = math.log2(max(1.0, self.higher / (2.0 * settings.usual * customary)))
         late = settings.late if self.known.looks else 1.0
         return late * (settings.least_raise + settings.doubt * far) * gain
 
@@ -202,148 +218,71 @@ class Back:
 
 
 @dataclass(frozen=True)
-class Lower:
+class Lower(Rival):
     """A lower rate is tried from weights from which neither of two others has brought anything."""
 
-    rate: float
-    higher: float
-    rival: float | None  # loss that this has led to, None if that was not finite
-    gauge: Gauge
-    mark: float
-    known: Known
     kind: Literal["lower"] = "lower"
 
-    def update(
-        self, settings: Feedback, state: FeedbackState, seen: Observation
-    ) -> tuple[FeedbackState, Decision]:
+    def compare(self, turn: Turn, loss: float, rival: float, known: Known, found: str) -> Reply:
         """Goes on with it if the loss fell, or rose less."""
-        gauge, pending = _pending(self, state, seen)
-        if pending is not None:
-            return pending
-        loss, known = gauge.value(seen), _wasted(self.known, gauge)
-        rival = math.inf if self.rival is None else self.rival
-        found = f"{_found(loss, self.mark)}, where {self.higher:.3g} led to {rival:.5g}"
         if loss < self.mark:
-            return _hold(state, seen, self.rate, known, "keep", found)
+            return _hold(turn, self.rate, known, "keep", found)
         rate = self.rate if loss < rival else self.higher
-        return _hold(state, seen, rate, known, "keep", found, "restore")
+        return _hold(turn, rate, known, "keep", found, "restore")
 
 
-def look_up(state: FeedbackState, hold: Hold, step: int) -> tuple[FeedbackState, Decision]:
+def look_up(turn: Turn, hold: Hold) -> Reply:
     """Begins another search from a rate that is held."""
+    step, limits = turn.seen.step, turn.limits
     known = Known(0.0, moved=True, wasted=hold.wasted, looks=hold.looks + 1)
     # What can be measured is measured at once, a training loss over a segment.
-    steps = 1 if state.limits.measurable else state.limits.segment
+    steps = 1 if limits.measurable else limits.segment
     phase = Look(hold.rate, Gauge(step, step + steps, step), known)
-    decision = Decision(hold.rate, next_step=step + 1, measure=steps == 1)
-    return replace(state, phase=phase), decision
+    return turn.go(phase, Decision(hold.rate, next_step=step + 1, measure=steps == 1))
 
 
 def _found(loss: float, mark: float) -> str:
     return f"loss {loss:.5g} after {mark:.5g}"
 
 
-def _gauge(state: FeedbackState, step: int) -> Gauge:
-    return Gauge(step, step + state.limits.segment, step)
+def _gauge(turn: Turn) -> Gauge:
+    step = turn.seen.step
+    return Gauge(step, step + turn.limits.segment, step)
 
 
-def _wasted(known: Known, gauge: Gauge) -> Known:
-    return replace(known, wasted=known.wasted + gauge.until - gauge.begin)
-
-
-def _rate_is(phase: Any) -> RateIs:
-    return "kept" if isinstance(phase, First | Look) else "trial"
-
-
-def _pending(
-    phase: Any, state: FeedbackState, seen: Observation
-) -> tuple[Gauge, tuple[FeedbackState, Decision] | None]:
-    """What the segment's gauge shows, and what to do if it has not come to its end."""
-    gauge = phase.gauge.take(seen)
-    step, broken = gauge.next_step(seen), seen.loss is not None and not finite(seen.loss)
-    if broken:
-        return replace(gauge, total=math.inf, steps=1), None
-    if step is None:
-        return gauge, None
-    state = replace(state, phase=replace(phase, gauge=gauge))
-    return gauge, (
-        state,
-        Decision(phase.rate, next_step=step, measure=step >= gauge.until, rate_is=_rate_is(phase)),
-    )
-
-
-def _begun(
-    state: FeedbackState, phase: Any, rule: str, reason: str, *effects: Effect
-) -> tuple[FeedbackState, Decision]:
-    """Begins the segment of a phase."""
-    gauge = phase.gauge
-    decision = Decision(
-        phase.rate,
-        rule,
-        reason,
-        gauge.half,
-        measure=gauge.half >= gauge.until,
-        rate_is=_rate_is(phase),
-    )
-    return replace(state, phase=phase), decision.also(*effects)
-
-
-def _wait(
-    settings: Feedback,
-    state: FeedbackState,
-    seen: Observation,
-    rate: float,
-    loss: float,
-    known: Known,
-    found: str,
-) -> tuple[FeedbackState, Decision]:
+def _wait(turn: Turn, rate: float, loss: float, known: Known, found: str) -> Reply:
     """The loss has not moved: the rate is too low, or it takes time."""
-    limits, higher = state.limits, rate * settings.factor
+    settings, limits, higher = turn.settings, turn.limits, rate * turn.settings.factor
     found = f"{found}, it has not left its start {known.start:.5g}"
     beyond = higher > 1.01 * settings.usual * limits.customary
-    if beyond and limits.share(seen.step) >= settings.wait_share:
-        return _raise(settings, state, seen, rate, loss, known, found)
+    if beyond and limits.share(turn.seen.step) >= settings.wait_share:
+        return _raise(turn, rate, loss, known, found)
     if beyond or known.too_high(higher):
         higher = rate
-    phase = First(higher, _gauge(state, seen.step), loss, known)
     reason = f"{found}: {higher:.3g} for {limits.segment} steps"
-    return _begun(state, phase, "raise" if higher > rate else "wait", reason, "snapshot")
+    phase = First(higher, _gauge(turn), known, mark=loss)
+    return phase.begun(turn, "raise" if higher > rate else "wait", reason, "snapshot")
 
 
 def _raise(
-    settings: Feedback,
-    state: FeedbackState,
-    seen: Observation,
-    rate: float,
-    loss: float,
-    known: Known,
-    found: str,
-    *effects: Effect,
-) -> tuple[FeedbackState, Decision]:
+    turn: Turn, rate: float, loss: float, known: Known, found: str, *effects: Effect
+) -> Reply:
     """Tries the next higher rate, as long as there is room."""
-    limits, higher = state.limits, rate * settings.factor
-    late = limits.share(seen.step) > settings.search_share
-    dear = known.wasted > settings.waste_share * limits.total(seen.step)
+    settings, limits, step = turn.settings, turn.limits, turn.seen.step
+    higher = rate * settings.factor
+    late = limits.share(step) > settings.search_share
+    dear = known.wasted > settings.waste_share * limits.total(step)
     top = higher > settings.highest * limits.customary
     if late or dear or top or known.too_high(higher):
-        return _hold(state, seen, rate, known, "keep", found, *effects)
-    phase = Raised(higher, rate, _gauge(state, seen.step), loss, known)
+        return _hold(turn, rate, known, "keep", found, *effects)
     reason = f"{found}; {higher:.3g} is tried for {limits.segment} steps"
-    return _begun(state, phase, "raise", reason, *effects, "snapshot")
+    phase = Raised(higher, _gauge(turn), known, rate, mark=loss)
+    return phase.begun(turn, "raise", reason, *effects, "snapshot")
 
 
-def _hold(
-    state: FeedbackState,
-    seen: Observation,
-    rate: float,
-    known: Known,
-    rule: str,
-    found: str,
-    *effects: Effect,
-) -> tuple[FeedbackState, Decision]:
+def _hold(turn: Turn, rate: float, known: Known, rule: str, found: str, *effects: Effect) -> Reply:
     """Ends the search."""
-    phase = Hold(rate, since=seen.step, looks=known.looks, wasted=known.wasted)
-    # Epochs that ended in trials say nothing of the rate that is held now.
-    state = replace(state, phase=phase, progress=replace(state.progress, wait=0))
+    phase = Hold(rate, since=turn.seen.step, looks=known.looks, wasted=known.wasted)
     decision = Decision(rate, rule, f"{found}: {rate:.3g} is held")
-    return state, decision.also(*effects)
+    # Epochs that ended in trials say nothing of the rate that is held now.
+    return turn.go(phase, decision, *effects, progress=replace(turn.state.progress, wait=0))

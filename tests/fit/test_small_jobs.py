@@ -1,0 +1,30 @@
+"""The suite of small jobs from the command line, tiny."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import programs
+import pytest
+
+SUITE = Path(__file__).parents[2] / "examples" / "benchmark"
+
+
+def run(script, *arguments):
+    return programs.run(SUITE / script, *arguments)
+
+
+@pytest.mark.slow
+def test_lines_and_their_tables(tmp_path):
+    out = tmp_path / "lines.jsonl"
+    methods = ["constant", "decay", "AutoLR", "constant at"]
+    arguments = ["--jobs", "wine, Ftrl", "--seeds", 0, "--out", out, "--methods", *methods]
+    run("run_small.py", *arguments)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(lines) == 1 + 1 + 7 + 1 + 12
+    shown = run("tables_small.py", "--lines", out)
+    for row in ("| constant | 1 |", "| best decay | 1 |", "| AutoLR | 1 |"):
+        assert row in shown
+    assert "| wine, Ftrl, 100 steps * | accuracy | 1 |" in shown
+    assert "| wine, Ftrl, 100 steps | " in shown  # against constant rates
