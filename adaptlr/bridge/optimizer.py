@@ -36,7 +36,7 @@ _MEMORY = "_adaptlr_rate"
 class RateState:
     """The rates of the innermost optimizers, one each."""
 
-    ratios: tuple[float, ...]  # to the largest
+    ratios: tuple[float, ...]  # to the leading one
     found: tuple[float, ...]  # when the run began
     begin: tuple[float, ...]  # what it began from
     written: tuple[float, ...] | None = None  # last; None if nothing is expected
@@ -47,7 +47,8 @@ class OptimizerRate:
 
     `keras.optimizers.LossScaleOptimizer` has a rate of its own that nothing reads, and
     `MultiOptimizer` has none: the rates that count are those of the innermost optimizers. The rate
-    that is read and written here is the largest of them; the others follow in proportion.
+    that is read and written here is the largest of them, of several optimizers that of the first;
+    the others follow in proportion. The first one's counter counts the steps, too.
 
     On JAX the variables hold no values inside an epoch unless the model's state was synced, so a
     caller reaches the model through `Callback.model` before it reads or writes.
@@ -55,22 +56,27 @@ class OptimizerRate:
     Args:
         model: A compiled, built model. Its optimizer is built here if it is not yet, which on
             TensorFlow is left to the first step.
+        given: Optimizers that its training step applies in place of `model.optimizer`, or None.
+            Only that step knows what each trains, so that it builds them.
 
     Raises:
         ValueError: If a rate is not a variable (a schedule object, a callable) or not positive.
     """
 
-    def __init__(self, model: Any) -> None:
-        if model.built and not model.optimizer.built:
+    def __init__(self, model: Any, given: Sequence[Any] | None = None) -> None:
+        self.given = given is not None
+        if given is None and model.built and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        self.leaves = _innermost(model.optimizer)
+        self.optimizers = [model.optimizer] if given is None else list(given)
+        self.leaves = [leaf for optimizer in self.optimizers for leaf in innermost(optimizer)]
+        self._leading = len(innermost(self.optimizers[0]))
         for leaf in self.leaves:
             _require_variable_rate(leaf)
         self._rates = [leaf.learning_rate for leaf in self.leaves]
-        self._loss_scale = getattr(model.optimizer, "dynamic_scale", None)
         names = ("dynamic_scale", "step_counter")
-        scaling = [getattr(model.optimizer, name, None) for name in names]
-        self._scaling = [variable for variable in scaling if variable is not None]
+        scaling = [[getattr(x, name, None) for name in names] for x in self.optimizers]
+        self._loss_scales = [scale for scale, _ in scaling if scale is not None]
+        self._scaling = [v for pair in scaling for v in pair if v is not None]
         self.state = RateState((), (), ())
         largest = self.initial()
         if not (np.isfinite(largest) and largest > 0.0):
@@ -83,7 +89,7 @@ class OptimizerRate:
         self.state = replace(self.state, ratios=ratios)
 
     def initial(self) -> float:
-        """Returns the largest rate for a run to begin from, and remembers what it found.
+        """Returns the leading rate for a run to begin from, and remembers what it found.
 
         It is what the optimizer has, unless an earlier run has only passed through that and left
         it there, as a schedule leaves the zero that it ends at (see `write`).
@@ -91,17 +97,20 @@ class OptimizerRate:
         found = tuple(map(_value, self._rates))
         begin = _to_begin_from(self.leaves, found)
         self.state = replace(self.state, found=found, begin=begin)
-        return max(begin)
+        return max(begin[: self._leading])
 
     def read_all(self) -> dict[str, float]:
         """Returns each rate under the name that Keras logs it by."""
         if len(self.leaves) == 1:
             return {"learning_rate": _value(self._rates[0])}
-        pairs = zip(self.leaves, self._rates, strict=True)
-        return {f"learning_rate_{leaf.name}": _value(rate) for leaf, rate in pairs}
+        names = [leaf.name for leaf in self.leaves]
+        # Two that were made of one configuration have one name.
+        names = [x if names.count(x) == 1 else f"{x}_{i}" for i, x in enumerate(names, 1)]
+        pairs = zip(names, self._rates, strict=True)
+        return {f"learning_rate_{name}": _value(rate) for name, rate in pairs}
 
     def write(self, rate: float, lasting: float | None = None) -> None:
-        """Sets the largest rate, and the others in proportion.
+        """Sets the leading rate, and the others in proportion.
 
         Args:
             rate: What is trained with from now on.
@@ -136,11 +145,11 @@ class OptimizerRate:
         )
 
     def customary(self) -> float | None:
-        """Returns what the class of the optimizer with the largest rate is usually trained with.
+        """Returns what the class of the optimizer with the leading rate is usually trained with.
 
         None if that is not known. SGD is known by what its momentum makes of the rate.
         """
-        leaf = self.leaves[self.state.ratios.index(max(self.state.ratios))]
+        leaf = self.leaves[self.state.ratios.index(1.0)]
         kind = next((k.__name__ for k in type(leaf).__mro__ if k.__name__ in CUSTOMARY), None)
         if kind is None:
             return None
@@ -158,21 +167,43 @@ class OptimizerRate:
                 return written, found
         return None
 
+    def replaced(self, model: Any) -> str | None:
+        """Says what stands in the place of what is driven, if something does since the begin."""
+        own = getattr(model, "optimizer", None)
+        if not self.given and own is not self.optimizers[0]:
+            return f"model.optimizer is another one, {type(own).__name__}"
+        for leaf, variable in zip(self.leaves, self._rates, strict=True):
+            present = getattr(leaf, "_learning_rate", variable)
+            if present is not variable:
+                return f"its learning rate was replaced by {type(present).__name__}"
+        return None
+
     def forget(self) -> None:
         """Stops expecting the rate last written."""
         self.state = replace(self.state, written=None)
 
     def steps_counted(self) -> int:
-        """Returns how many steps the optimizer has counted."""
-        return max(int(keras.ops.convert_to_numpy(leaf._iterations)) for leaf in self.leaves)
+        """Returns how many steps the leading optimizer has counted."""
+        return int(self.progress()[0])
 
     def progress(self) -> tuple[float, ...]:
-        """Returns the steps counted by each innermost optimizer, the most first.
+        """Returns the steps counted by the leading optimizer, then by each innermost one.
 
         Behind them stands what a loss scale changes at a step that it skips.
         """
         counts = [int(keras.ops.convert_to_numpy(leaf._iterations)) for leaf in self.leaves]
-        return (max(counts), *counts, *map(_value, self._scaling))
+        return (max(counts[: self._leading]), *counts, *map(_value, self._scaling))
+
+    def idle_since(self, start: tuple[float, ...]) -> list[Any]:
+        """Returns the optimizers that have trained nothing since `progress()` was `start`.
+
+        All that are given should train; of groups one may be frozen, and all of them may not.
+        """
+        now, end = self.progress(), 1 + len(self.leaves)
+        pairs = zip(self.leaves, start[1:end], now[1:end], strict=True)
+        idle = [leaf for leaf, before, after in pairs if before == after]
+        counts = self.given or len(idle) == len(self.leaves)
+        return idle if counts and start[end:] == now[end:] else []
 
     @property
     def averages(self) -> bool:
@@ -184,7 +215,7 @@ class OptimizerRate:
 
         It halves the scale at each of them. Below 1 it has not come from scaling.
         """
-        return self._loss_scale is not None and _value(self._loss_scale) >= 1.0
+        return any(_value(scale) >= 1.0 for scale in self._loss_scales)
 
     def variables(self) -> set[int]:
         """Returns the ids of the rate variables, which no snapshot brings back."""
@@ -206,11 +237,12 @@ def momentum_name(optimizer: Any) -> str:
     )
 
 
-def _innermost(optimizer: Any) -> list[Any]:
+def innermost(optimizer: Any) -> list[Any]:
+    """Returns the optimizers whose rates count, behind those that wrap or hold them."""
     if hasattr(optimizer, "optimizers"):
-        return [leaf for inner in optimizer.optimizers for leaf in _innermost(inner)]
+        return [leaf for inner in optimizer.optimizers for leaf in innermost(inner)]
     if hasattr(optimizer, "inner_optimizer"):
-        return _innermost(optimizer.inner_optimizer)
+        return innermost(optimizer.inner_optimizer)
     return [optimizer]
 
 
@@ -264,18 +296,19 @@ def warn_if_idle(owner: str, model: Any, rate: OptimizerRate, start: tuple[float
     """
     inside = [pair for leaf in rate.leaves for pair in _optimizers(leaf, "")]
     working = [name for name, inner in inside if _count(inner)]
-    idle = rate.progress() == start
+    idle = rate.idle_since(start)
     if not (idle or working):
         return
-    own = [name for name, x in _optimizers(model, "model.") if x is not model.optimizer]
+    driven = [getattr(model, "optimizer", None), *rate.optimizers]
+    own = [name for name, x in _optimizers(model, "model.") if all(x is not y for y in driven)]
     hidden = [f"model.optimizer{name}" for name in working]
-    kinds = ", ".join(type(leaf).__name__ for leaf in rate.leaves)
+    kinds = ", ".join(type(leaf).__name__ for leaf in idle or rate.leaves)
     what = "has not trained anything" if idle else "hands its steps to another optimizer"
     found = f" Others of this model: {', '.join([*own, *hidden])}." if own or hidden else ""
     warnings.warn(
         f"{owner} drives the learning rate of {kinds}, which {what} in this epoch: the rate has "
-        f"no effect.{found} Compile the model with the optimizer that trains, "
-        f"compile(optimizer=...), and in a wrapper of your own call it self.inner_optimizer.",
+        f"no effect.{found} Compile the model with the optimizer that trains, or name those that "
+        f"do: {owner}(optimizers=[...]); in a wrapper of your own call it self.inner_optimizer.",
         stacklevel=6,
     )
 

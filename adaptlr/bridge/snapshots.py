@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from adaptlr.bridge.optimizer import OptimizerRate
+from adaptlr.bridge.own_optimizers import begin_anew
 from adaptlr.bridge.variables import from_host, held, to_host, training_variables, write
 
 
@@ -18,16 +20,18 @@ class Snapshot:
     three times as much of a GPU's memory as the weights do.
 
     Args:
-        model: A compiled model whose optimizer is built.
-        leave: Ids of variables that a restore must not touch (the rates).
+        model: A compiled, built model.
+        rate: The rates, which a restore must not touch, and the optimizers that have them.
 
     Attributes:
         average: The running average at that moment (see `RunningAverage.mark`), or None.
     """
 
-    def __init__(self, model: Any, leave: set[int]) -> None:
+    def __init__(self, model: Any, rate: OptimizerRate) -> None:
         self.average: tuple[int, list[Any]] | None = None
-        self._variables = [v for v in training_variables(model) if id(v) not in leave]
+        self._rate, leave = rate, rate.variables()
+        every = training_variables(model, rate.optimizers)
+        self._variables = [v for v in every if id(v) not in leave]
         self._values = to_host([held(v) for v in self._variables])
         self._random_state = random_state()
 
@@ -43,6 +47,8 @@ class Snapshot:
     def restore(self) -> None:
         """Puts every variable back; the snapshot stays good for another time."""
         write(self._variables, from_host(self._values, self._variables))
+        known = {id(variable) for variable in self._variables} | self._rate.variables()
+        begin_anew(self._rate.optimizers, known)
         set_random_state(self._random_state)
 
     def save(self) -> dict[str, Any]:
@@ -60,11 +66,11 @@ class Snapshots:
     """The last good snapshot, the one before, and a state that was set aside.
 
     Args:
-        leave: Ids of variables that a restore must not touch (the rates).
+        rate: The rates, which a restore must not touch, and the optimizers that have them.
     """
 
-    def __init__(self, leave: set[int]) -> None:
-        self._leave = leave
+    def __init__(self, rate: OptimizerRate) -> None:
+        self._rate = rate
         self._kept: dict[str, Snapshot] = {}
 
     def __bool__(self) -> bool:
@@ -78,7 +84,7 @@ class Snapshots:
             untrained: Whether NaN and infinities, if it is the first, are what it was built with.
         """
         # A loss is that of the step before: the last step may have made NaN of the weights unseen.
-        snapshot = Snapshot(model, self._leave)
+        snapshot = Snapshot(model, self._rate)
         if not (snapshot.finite or (untrained and not self)):
             return None
         if self:
@@ -94,7 +100,7 @@ class Snapshots:
 
     def set_aside(self, model: Any) -> Snapshot:
         """Keeps the present state apart from the snapshots."""
-        self._kept["aside"] = Snapshot(model, self._leave)
+        self._kept["aside"] = Snapshot(model, self._rate)
         return self._kept["aside"]
 
     def take_back(self) -> Snapshot | None:
@@ -107,7 +113,7 @@ class Snapshots:
 
     def load(self, saved: dict[str, Any], model: Any) -> None:
         """Becomes the snapshots that `save` has saved, of a model alike."""
-        self._kept = {name: Snapshot(model, self._leave).load(one) for name, one in saved.items()}
+        self._kept = {name: Snapshot(model, self._rate).load(one) for name, one in saved.items()}
 
 
 def _restored(snapshot: Snapshot | None) -> Snapshot | None:

@@ -23,9 +23,17 @@ def model_variables(model: Any) -> list[Any]:
     return [*model.trainable_variables, *model.non_trainable_variables]
 
 
-def training_variables(model: Any) -> list[Any]:
-    """The model's own variables, then the optimizer's: slots, counters, rates."""
-    return [*model_variables(model), *model.optimizer.variables]
+def training_variables(model: Any, optimizers: Sequence[Any]) -> list[Any]:
+    """The model's own variables, then those of its and other optimizers: slots, counters, rates.
+
+    Args:
+        model: A built model.
+        optimizers: Those that are driven.
+    """
+    own = getattr(model, "optimizer", None)
+    every = optimizers if own is None else [own, *optimizers]
+    found = [*model_variables(model), *(v for optimizer in every for v in optimizer.variables)]
+    return list({id(variable): variable for variable in found}.values())
 
 
 def to_host(values: Sequence[Any]) -> list[Any]:

@@ -40,6 +40,8 @@ class AutoLR(LearningRateCallback):
             same call of `fit` continues it from there. None saves nothing.
         backup_freq: `"epoch"` saves after each epoch, a number n after each n steps.
         verbose: 1 prints each decision.
+        optimizers: Optimizers to drive in place of `model.optimizer`, where a `train_step` has its
+            own, as in a GAN. Rates are those of the first; the others keep their ratios to it.
         writers: More places to log to, see `adaptlr.writers`.
 
     Attributes:
@@ -66,6 +68,7 @@ class AutoLR(LearningRateCallback):
         verbose: int = 0,
         *,
         backup_freq: int | Literal["epoch"] = "epoch",
+        optimizers: Sequence[Any] | None = None,
         writers: Sequence[Writer] = (),
     ) -> None:
         given = arguments_of(AutoLR, locals())
@@ -82,6 +85,17 @@ class AutoLR(LearningRateCallback):
             known_horizon=horizon == "auto",
         )
         super().__init__(plan, given)
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Checks the optimizer and the monitor before the first batch."""
+        super().on_train_begin(logs)
+        names = [metric.name for metric in self.model.metrics]
+        if self._rate.given and "loss" not in names:
+            raise ValueError(
+                f"AutoLR(optimizers=...) compares rates by the metric 'loss', and this model has "
+                f"none: update a keras.metrics.Mean(name='loss') in train_step, and list it in "
+                f"its property `metrics`. Received: metrics={names}"
+            )
 
     @property
     def learning_rate(self) -> float | None:

@@ -25,6 +25,7 @@ from adaptlr.bridge.fit import (
     require_supported,
 )
 from adaptlr.bridge.optimizer import OptimizerRate
+from adaptlr.bridge.own_optimizers import require_in_step, require_optimizers
 from adaptlr.controllers import Run
 from adaptlr.loop.backup import Backup, Identity
 from adaptlr.loop.log import Log
@@ -36,14 +37,20 @@ from adaptlr.writers import MultiWriter, Record, TensorBoardWriter
 from adaptlr.writers.base import require_writers
 
 # Arguments that say where to log or what to measure on, and nothing about the training.
-_NOT_COMPARED = ("validation_data", "log_dir", "writers", "verbose", "backup_dir", "backup_freq")
+_NOT_COMPARED = (
+    *("validation_data", "log_dir", "writers", "verbose", "backup_dir", "backup_freq"),
+    "optimizers",  # which are named by their classes
+)
 _FORGET = "Configure the callback as it was, or call adaptlr.bridge.carried_state.forget(model)."
 _REMOVE = (
     "Configure the callback and fit as they were, or remove what was loaded inside fit to begin "
     "anew: the backup_dir of keras.callbacks.BackupAndRestore."
 )
 # Attributes that are bound to one fit or one model, and no part of a copy.
-_BOUND = ("_model", "params", "_loop", "_unguard", "_backup", "_carried", "_rate", "_identity")
+_BOUND = (
+    *("_model", "params", "_loop", "_unguard", "_backup", "_carried", "_rate", "_identity"),
+    "_optimizers",
+)
 
 
 class _of_an_instance:  # noqa: N801
@@ -101,6 +108,9 @@ class LearningRateCallback(keras.callbacks.Callback):
             require_path(self, name, self._arguments.get(name))
         self._require_frequency(self._arguments.get("backup_freq", "epoch"))
         self._require_data(self._arguments.get("validation_data"))
+        self._optimizers = require_optimizers(self, self._arguments.get("optimizers"))
+        if self._optimizers is not None:
+            self._arguments["optimizers"] = ...  # all that can be said of them without a model
         listed = require_writers(self, self._arguments.get("writers", ()))
         log_dir = self._arguments.get("log_dir")
         self._writers = [*listed, *([] if log_dir is None else [TensorBoardWriter(log_dir)])]
@@ -142,6 +152,7 @@ class LearningRateCallback(keras.callbacks.Callback):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._optimizers = None
         self._unbind()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LearningRateCallback:
@@ -150,6 +161,7 @@ class LearningRateCallback(keras.callbacks.Callback):
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        twin._optimizers = self._optimizers  # which stay with the model that they train
         return twin
 
     def __repr__(self) -> str:
@@ -199,18 +211,14 @@ class LearningRateCallback(keras.callbacks.Callback):
         """Checks the optimizer and the monitor before the first batch."""
         if self._model is None:
             raise self._missing("set_model", "on_train_begin")
-        if getattr(self.model, "optimizer", None) is None:
-            raise ValueError(
-                f"{type(self).__name__} drives the optimizer of a model, and this one has none. "
-                f"Call model.compile(optimizer, ...) with the optimizer that your loop applies."
-            )
+        self._require_something_to_drive()
         self.decisions = []
         self._unguard()  # if an exception ended the last fit
         self._loop = self._state = None
         self._begun = self._in_epoch = False
         require_supported(self.model)
         self._require_alone()
-        self._rate = OptimizerRate(self.model)
+        self._rate = OptimizerRate(self.model, self._optimizers)
         monitor = self._plan.controller.monitor
         self._direction: Direction | None = (
             "min" if monitor is None else metric_direction(self.model, monitor, seen=False)
@@ -227,7 +235,7 @@ class LearningRateCallback(keras.callbacks.Callback):
                     f"{type(self).__name__}(backup_dir=...) continues a fit, and this callback is "
                     f"driven by hand: leave it out, and save model and optimizer yourself."
                 )
-            self._backup.begin(self._identity, self.model, self.params["epochs"])
+            self._backup.begin(self._identity, self.model, self._rate, self.params["epochs"])
         self._begun = True
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -303,7 +311,8 @@ class LearningRateCallback(keras.callbacks.Callback):
         if backup is not None and backup.pending and not interrupted:
             # The process had been killed between its last epoch and here.
             self._loop = self._start(backup.epoch)
-            model.optimizer.finalize_variable_values(model.trainable_weights)
+            if model.optimizer is not None:
+                model.optimizer.finalize_variable_values(model.trainable_weights)
         loop, self._loop = self._loop, None
         self._begun = self._in_epoch = False
         self._unguard()
@@ -346,6 +355,22 @@ class LearningRateCallback(keras.callbacks.Callback):
             f"for each epoch on_epoch_begin(epoch), for each step on_train_batch_begin(batch) and "
             f"on_train_batch_end(batch), then on_epoch_end(epoch, logs), and on_train_end()."
         )
+
+    def _require_something_to_drive(self) -> None:
+        name = type(self).__name__
+        if self._optimizers is not None:
+            require_in_step(name, self.model, self._optimizers)
+        elif self._arguments.get("optimizers") is not None:
+            raise ValueError(
+                f"{name}(optimizers=...) was pickled, and optimizers stay with their model: make "
+                f"a new {name} with those of the model that is to be trained."
+            )
+        elif getattr(self.model, "optimizer", None) is None:
+            raise ValueError(
+                f"{name} drives the optimizer of a model, and this one has none. Call "
+                f"model.compile(optimizer, ...) with the optimizer that your loop applies, or "
+                f"pass what it applies: {name}(optimizers=[...])."
+            )
 
     def _require_alone(self) -> None:
         """Refuses what would set the rate too, perhaps hours from now.

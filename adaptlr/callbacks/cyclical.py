@@ -51,6 +51,8 @@ class CyclicalLR(LearningRateCallback):
         backup_dir: Directory in which the run is saved while it trains. After an interruption the
             same call of `fit` continues it from there. None saves nothing.
         backup_freq: `"epoch"` saves after each epoch, a number n after each n steps.
+        optimizers: Optimizers to drive in place of `model.optimizer`, where a `train_step` has its
+            own, as in a GAN. Rates are those of the first; the others keep their ratios to it.
         writers: More places to log to, see `adaptlr.writers`.
         verbose: 1 prints each decision.
 
@@ -78,6 +80,7 @@ class CyclicalLR(LearningRateCallback):
         log_dir: str | os.PathLike[str] | None = None,
         backup_dir: str | os.PathLike[str] | None = None,
         backup_freq: int | Literal["epoch"] = "epoch",
+        optimizers: Sequence[Any] | None = None,
         writers: Sequence[Writer] = (),
         verbose: int = 0,
     ) -> None:
@@ -129,6 +132,8 @@ class OneCycleLR(LearningRateCallback):
         backup_dir: Directory in which the run is saved while it trains. After an interruption the
             same call of `fit` continues it from there. None saves nothing.
         backup_freq: `"epoch"` saves after each epoch, a number n after each n steps.
+        optimizers: Optimizers to drive in place of `model.optimizer`, where a `train_step` has its
+            own, as in a GAN. Rates are those of the first; the others keep their ratios to it.
         writers: More places to log to, see `adaptlr.writers`.
         verbose: 1 prints each decision.
 
@@ -155,6 +160,7 @@ class OneCycleLR(LearningRateCallback):
         log_dir: str | os.PathLike[str] | None = None,
         backup_dir: str | os.PathLike[str] | None = None,
         backup_freq: int | Literal["epoch"] = "epoch",
+        optimizers: Sequence[Any] | None = None,
         writers: Sequence[Writer] = (),
         verbose: int = 0,
     ) -> None:

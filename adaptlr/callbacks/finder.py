@@ -48,6 +48,8 @@ class LRFinder(LearningRateCallback):
             (At the end of an epoch that `fit` validates itself, its figure is taken.)
         log_dir: Directory for TensorBoard event files, or None.
         verbose: 1 prints the verdict, 0 nothing.
+        optimizers: Optimizers to drive in place of `model.optimizer`, where a `train_step` has its
+            own, as in a GAN. Rates are those of the first; the others keep their ratios to it.
         writers: More places to log to, see `adaptlr.writers`.
 
     Attributes:
@@ -84,6 +86,7 @@ class LRFinder(LearningRateCallback):
         log_dir: str | os.PathLike[str] | None = None,
         verbose: int = 0,
         *,
+        optimizers: Sequence[Any] | None = None,
         writers: Sequence[Writer] = (),
     ) -> None:
         given = arguments_of(LRFinder, locals())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from adaptlr._arguments import speaking_for
 from adaptlr.callbacks.base import LearningRateCallback, arguments_of
@@ -52,6 +52,8 @@ class PlateauLR(LearningRateCallback):
         backup_dir: Directory in which the run is saved while it trains. After an interruption the
             same call of `fit` continues it from there. None saves nothing.
         backup_freq: `"epoch"` saves after each epoch, a number n after each n steps.
+        optimizers: Optimizers to drive in place of `model.optimizer`, where a `train_step` has its
+            own, as in a GAN. Rates are those of the first; the others keep their ratios to it.
         writers: More places to log to, see `adaptlr.writers`.
 
     Raises:
@@ -81,6 +83,7 @@ class PlateauLR(LearningRateCallback):
         log_dir: str | os.PathLike[str] | None = None,
         backup_dir: str | os.PathLike[str] | None = None,
         backup_freq: int | Literal["epoch"] = "epoch",
+        optimizers: Sequence[Any] | None = None,
         writers: Sequence[Writer] = (),
     ) -> None:
         given = arguments_of(PlateauLR, locals())

@@ -34,6 +34,8 @@ class ScheduleLR(LearningRateCallback):
         backup_dir: Directory in which the run is saved while it trains. After an interruption the
             same call of `fit` continues it from there. None saves nothing.
         backup_freq: `"epoch"` saves after each epoch, a number n after each n steps.
+        optimizers: Optimizers to drive in place of `model.optimizer`, where a `train_step` has its
+            own, as in a GAN. Rates are those of the first; the others keep their ratios to it.
         writers: More places to log to, see `adaptlr.writers`.
         verbose: 1 prints each decision.
 
@@ -59,6 +61,7 @@ class ScheduleLR(LearningRateCallback):
         log_dir: str | os.PathLike[str] | None = None,
         backup_dir: str | os.PathLike[str] | None = None,
         backup_freq: int | Literal["epoch"] = "epoch",
+        optimizers: Sequence[Any] | None = None,
         writers: Sequence[Writer] = (),
         verbose: int = 0,
     ) -> None:

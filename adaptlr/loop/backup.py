@@ -14,13 +14,22 @@ import keras
 from adaptlr._store import Store, rebuild
 from adaptlr.bridge.compiled import SkippedBatches
 from adaptlr.bridge.fit import asked_first_epoch
+from adaptlr.bridge.optimizer import OptimizerRate
+from adaptlr.bridge.own_optimizers import build
 from adaptlr.bridge.snapshots import (
     data_state,
     random_state,
     set_data_state,
     set_random_state,
 )
-from adaptlr.bridge.variables import from_host, misfit, to_host, training_variables, write
+from adaptlr.bridge.variables import (
+    from_host,
+    misfit,
+    model_variables,
+    to_host,
+    training_variables,
+    write,
+)
 from adaptlr.controllers import Run
 from adaptlr.loop.loop import Loop
 from adaptlr.loop.plan import Plan
@@ -123,12 +132,13 @@ class Backup:
         """Index of the epoch to continue at."""
         return int(self._at["epoch"])
 
-    def begin(self, identity: Identity, model: Any, epochs: int) -> None:
+    def begin(self, identity: Identity, model: Any, rate: OptimizerRate, epochs: int) -> None:
         """Reads what is saved, refuses what is not of this run, and sets the first epoch.
 
         Args:
             identity: What a saved run must share.
             model: The model; nothing but its first epoch is changed yet.
+            rate: The optimizers that are driven; they are built if those that were saved were.
             epochs: Index of the epoch at which `fit` ends.
 
         Raises:
@@ -139,12 +149,14 @@ class Backup:
         self._stop_skipping()
         self._saved_step, self._data_state = 0, None
         self._failing = self._to_skip = False
-        variables = training_variables(model)
+        self._optimizers = rate.optimizers
+        model_variables(model)  # refuses a model that has none yet
         self._content = content = self._store.load()
         if not self.pending:
             return
         identity.require(content, self._store.latest, self._mend)
-        reason = misfit(content["weights"], variables)
+        build(rate.optimizers, model, content.get("trains", ()))
+        reason = misfit(content["weights"], training_variables(model, rate.optimizers))
         if content["backend"] != keras.backend.backend():
             reason = f"backend {content['backend']} where this is {keras.backend.backend()}"
         if reason is not None:
@@ -198,7 +210,7 @@ class Backup:
                 f"keras.callbacks.BackupAndRestore, has set the first epoch too. Leave it out "
                 f"(backup_dir restores all that it does), or list it before {self._owner}."
             )
-        _assign(training_variables(model), content["weights"])
+        _assign(training_variables(model, self._optimizers), content["weights"])
         set_data_state(self._at["data"])
         # What this process logs stands in files of its own, of which the next one must know.
         self._write({**content, "logs": _positions(writers)})

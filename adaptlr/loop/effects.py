@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adaptlr.bridge.average import RunningAverage
+from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.bridge.snapshots import Snapshot, Snapshots
 from adaptlr.controllers import Decision
 from adaptlr.controllers.base import Effect
@@ -15,7 +16,7 @@ class Effects:
 
     Args:
         model: A model inside `fit`, compiled; one that is not built yet has nothing to keep.
-        leave: Ids of variables that a restore must not touch (the rates).
+        rate: The rates, which a restore must not touch, and the optimizers that have them.
         averaging: Whether to keep an average.
         step: Training steps done so far.
         epoch_steps: Steps in an epoch, or None if unknown.
@@ -26,10 +27,16 @@ class Effects:
     """
 
     def __init__(
-        self, model: Any, leave: set[int], averaging: bool, *, step: int, epoch_steps: int | None
+        self,
+        model: Any,
+        rate: OptimizerRate,
+        averaging: bool,
+        *,
+        step: int,
+        epoch_steps: int | None,
     ) -> None:
         self._model = model
-        self._snapshots = Snapshots(leave)
+        self._snapshots = Snapshots(rate)
         self._first_step = step
         self._restored_at: int | None = None
         self.average = RunningAverage(model, step) if averaging else None

@@ -11,6 +11,7 @@ from adaptlr._store import rebuild
 from adaptlr.bridge.evaluation import Sums
 from adaptlr.bridge.fit import agreed
 from adaptlr.bridge.optimizer import RateState, warn_if_idle
+from adaptlr.bridge.own_optimizers import built_for
 from adaptlr.bridge.variables import finite_weights, to_host, training_variables
 from adaptlr.controllers import Decision, Observation, Run
 from adaptlr.loop.clock import Clock, ClockState
@@ -77,7 +78,7 @@ class Loop:
         self._sensors = Sensors(plan, fit.owner, fit.model, total)
         self._require_own_average()
         self._effects = Effects(
-            fit.model, fit.rate.variables(), plan.averaging, step=self.step, epoch_steps=steps
+            fit.model, fit.rate, plan.averaging, step=self.step, epoch_steps=steps
         )
         self._direction = fit.direction
         self._run = self._known_run() if saved is None else self._saved_run(saved)
@@ -205,13 +206,14 @@ class Loop:
 
     def save(self) -> dict[str, Any]:
         """Everything that another process needs to go on from here as if it were this one."""
-        average = self._effects.average
+        fit, average = self._fit, self._effects.average
         swapped = average is not None and average.swapped
         self._effects.swap_out()
         content = {
             **self.carry(),
             "loop": asdict(self._numbers()),
-            "weights": to_host(training_variables(self._fit.model)),
+            "weights": to_host(training_variables(fit.model, fit.rate.optimizers)),
+            "trains": built_for(fit.rate.optimizers, fit.model),
             "effects": self._effects.save(),
         }
         if swapped:

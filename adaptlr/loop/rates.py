@@ -82,7 +82,14 @@ class Rates:
             return
         end = self._last_change()
         planned = self._run.total_steps is not None or momentum is not None  # else each is written
-        if end is None or not planned or not self._plan.open_loop:
+        own = self._optimizer.given  # one may count several updates a step
+        if end is None or not planned or not self._plan.open_loop or own:
+            if momentum is not None and own:
+                raise ValueError(
+                    f"{self._owner}(momentum=...) must be None with optimizers=[...], except on "
+                    f"PyTorch: elsewhere a momentum is compiled into the training step, by a "
+                    f"count of steps that optimizers of a train_step of your own may not keep."
+                )
             if momentum is not None:
                 raise ValueError(
                     f"{self._owner}(momentum=...) needs to know the number of steps, and the data "
@@ -151,7 +158,20 @@ class Rates:
             self._in_graph.align(step)
 
     def require_ownership(self, step: int, others: Callable[[], list[str]]) -> None:
-        """Refuses to go on if something else has changed the rate since it was written."""
+        """Refuses to go on if something else has changed the rate since it was written.
+
+        Raises:
+            RuntimeError: If it has, or if what is driven no longer trains this model.
+        """
+        replaced = self._optimizer.replaced(self._model)
+        if replaced is not None:
+            kinds = ", ".join(type(leaf).__name__ for leaf in self._optimizer.leaves)
+            raise RuntimeError(
+                f"{self._owner} drives the learning rate of {kinds}, and at step {step} "
+                f"{replaced}: what is driven would have no effect. Compile a model, and set a "
+                f"schedule, between two calls of fit. Callbacks in this fit: "
+                f"{', '.join(others()) or 'no other'}."
+            )
         changed = self._optimizer.changed_by_others()
         if changed is not None:
             names = ", ".join(others()) or "no other"

@@ -36,8 +36,9 @@ class TensorBoardWriter:
     most the call it was in. TensorBoard's own asynchronous writer would lose up to two minutes.
     The framing is TensorBoard's; TensorFlow is never imported. The file is opened at the first
     write, and begins with a session mark, at which TensorBoard drops points that an earlier,
-    interrupted session left at later steps. Runs at the same time need a directory each, which
-    TensorBoard shows as one run; that another process writes into it is warned of.
+    interrupted session left at later steps. Each run needs a directory of its own, which
+    TensorBoard shows as one run: where another process writes into it, or a run that came to its
+    end has, there is a warning.
 
     Beside scalars there are decisions as text, the curve of a range test as an image (if
     matplotlib is installed), the run's description in the HParams tab, and a layout for the
@@ -60,6 +61,7 @@ class TensorBoardWriter:
 
     def _begin_anew(self) -> None:
         self._records: Any = None
+        self._earlier: list[Path] = []  # event files that were there before
         self._file: Any = None
         self._sizes: dict[str, int] = {}  # of this run's files, but for the open one
         self._described = False
@@ -172,7 +174,12 @@ class TensorBoardWriter:
             self._open()
         if not self._started:
             self._started = True
-            self._append(step=step, session_log=SessionLog(status=SessionLog.START))
+            if step == 0 and not self._sizes:
+                _warn_of_a_finished_run(self._log_dir, self._earlier)
+            # TensorBoard drops points from the mark's step on. Those of the step at which a run
+            # goes on, such as the metrics of an epoch that ended there, were written before it.
+            later = step + 1 if step else 0
+            self._append(step=later, session_log=SessionLog(status=SessionLog.START))
         self._append(step=step, summary=_summary(*values))
 
     def _open(self) -> None:
@@ -184,7 +191,8 @@ class TensorBoardWriter:
         self._name = name = (
             f"events.out.tfevents.{time.time():.0f}.{os.getpid()}.{next(_numbers):06d}.adaptlr"
         )
-        _warn_of_another_run(self._log_dir)
+        self._earlier = sorted(self._log_dir.glob("events.out.tfevents.*.adaptlr"))
+        _warn_of_another_run(self._log_dir, self._earlier)
         # Buffered, and flushed after each record: unbuffered, half of one may go in silence.
         self._file = open(self._log_dir / name, "xb")  # noqa: SIM115
         self._records = RecordWriter(self._file)
@@ -237,9 +245,9 @@ def _picture(curve: Curve, held: float | None) -> dict[str, Any] | None:
     return {"tag": "range_test", "image": image}
 
 
-def _warn_of_another_run(log_dir: Path) -> None:
+def _warn_of_another_run(log_dir: Path, earlier: list[Path]) -> None:
     """Looks for event files of other processes that are alive: the name holds the process."""
-    for path in log_dir.glob("events.out.tfevents.*.adaptlr"):
+    for path in earlier:
         process = _process(path.name)
         if process is not None and process != os.getpid() and _alive(process):
             warnings.warn(
@@ -248,6 +256,18 @@ def _warn_of_another_run(log_dir: Path) -> None:
                 stacklevel=2,
             )
             return
+
+
+def _warn_of_a_finished_run(log_dir: Path, earlier: list[Path]) -> None:
+    """Looks at the last event file of an earlier run; a run that ended has marked its end."""
+    if earlier and b"session_end_info" in earlier[-1].read_bytes():
+        warnings.warn(
+            f"{log_dir} holds a run that came to its end, and another one begins there at step 0: "
+            f"TensorBoard will show the two as one, without what the first has at later steps. "
+            f"Give each run a log_dir of its own, such as log_dir=f'logs/{{trial}}'; in a search "
+            f"of hyperparameters make the callback where the trial is known",
+            stacklevel=2,
+        )
 
 
 def _process(name: str) -> int | None:

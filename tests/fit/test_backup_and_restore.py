@@ -85,6 +85,30 @@ def test_situations_of_the_tests_of_keras(make, freq, interrupt, epochs, total, 
     assert least <= float(keras.ops.convert_to_numpy(model.layers[0].counter)) <= total
 
 
+@every_callback
+def test_a_backup_that_is_torn_goes_back_to_the_one_before(make, tmp_path):
+    """With `double_checkpoint`: ours goes on from there too, or begins anew, and says so."""
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "b", double_checkpoint=True)
+    model = counting()
+    with pytest.raises(RuntimeError, match="interrupted"):
+        model.fit(**DATA, epochs=6, callbacks=[backup, make(), Interrupt(epoch=3)])
+    with open(backup._weights_path, "w") as file:
+        file.write("0")
+    again, callback, model = (
+        keras.callbacks.BackupAndRestore(tmp_path / "b", double_checkpoint=True),
+        make(),
+        counting(),
+    )
+    with collected_warnings() as messages:
+        history = model.fit(**DATA, epochs=6, callbacks=[again, callback])
+    assert all("plans by the number of epochs" in m or "enters it at" in m for m in messages)
+    assert history.epoch[-1] == 5
+    assert history.epoch[0] in (1, 2)
+    assert [r.rule for r in callback.decisions].count("start") == 1
+    least = 1 if isinstance(callback, adaptlr.AutoLR) else 18
+    assert least <= float(keras.ops.convert_to_numpy(model.layers[0].counter)) <= 18
+
+
 EXPLICIT = {
     "CyclicalLR": lambda **k: adaptlr.CyclicalLR(0.1, 1.0, 3, **k),
     "OneCycleLR": lambda **k: adaptlr.OneCycleLR(1.0, total_steps=32, momentum=None, **k),

@@ -119,3 +119,62 @@ def test_a_range_test_that_is_undone_at_the_end_of_an_epoch_is_training():
     finder = adaptlr.LRFinder(num_steps=5)
     one_weight().fit(x, x, batch_size=8, epochs=3, verbose=0, callbacks=[finder])
     assert len(finder.learning_rates) >= 4
+
+
+def compiled_anew(model):
+    model.compile(keras.optimizers.Adam(0.5), "mse")
+    model.make_train_function()
+
+
+def swapped(model):
+    model.optimizer = keras.optimizers.Adam(0.5)
+    model.optimizer.build(model.trainable_variables)
+    model.make_train_function(force=True)
+
+
+def scheduled(model):
+    model.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(0.5, 10)
+
+
+class Within(keras.callbacks.Callback):
+    """Does something to the model where the second epoch begins, or ends."""
+
+    def __init__(self, act, at_end):
+        super().__init__()
+        self.act, self.at_end = act, at_end
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1 and not self.at_end:
+            self.act(self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1 and self.at_end:
+            self.act(self.model)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("at_end", [False, True], ids=["begin", "end"])
+@pytest.mark.parametrize("act", [compiled_anew, swapped, scheduled])
+@pytest.mark.parametrize("name", [*EVERY, "OneCycleLR", "AutoLR"])
+def test_one_that_is_replaced_within_fit_is_named(name, act, at_end, first):
+    """The variable that is driven, and logged, would train nothing any more."""
+    more = {
+        "OneCycleLR": lambda: adaptlr.OneCycleLR(1.0, momentum=None),
+        "AutoLR": lambda: adaptlr.AutoLR(monitor="loss"),
+    }
+    model, callback = one_weight(), {**EVERY, **more}[name]()
+    callbacks = [callback, Within(act, at_end)]
+    what = "its learning rate was repl.* CosineDecay" if act is scheduled else "is another.* Adam"
+    match = rf"{name} drives the learning rate of SGD, and at step \d+ .*{what}.*: Within"
+    with pytest.raises(RuntimeError, match=match):
+        model.fit(**steps(4), epochs=4, callbacks=callbacks[::-1] if first else callbacks)
+
+
+def test_a_number_that_is_set_within_fit_is_another_fault():
+    def halve(model):
+        model.optimizer.learning_rate = 0.25
+
+    with pytest.raises(RuntimeError, match=r"set the learning rate to 1 and found 0\.25"):
+        one_weight().fit(
+            **steps(4), epochs=3, callbacks=[EVERY["PlateauLR"](), Within(halve, False)]
+        )

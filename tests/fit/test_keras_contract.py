@@ -54,6 +54,10 @@ def where_a_schedule_stands():
     """A schedule that was compiled stays here, for the message that refuses it."""
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     assert keras.optimizers.SGD(schedule)._learning_rate is schedule
+    plain = keras.optimizers.SGD(0.5)
+    assert plain._learning_rate is plain.learning_rate
+    plain.learning_rate = 0.25
+    assert plain._learning_rate is plain.learning_rate
 
 
 def the_counter_of_calls():

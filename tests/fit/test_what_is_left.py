@@ -72,6 +72,24 @@ class TestWeights:
         assert rule.decisions[-1].rule == "stop"
         assert left == pytest.approx(best, rel=1e-5)
 
+    @pytest.mark.parametrize("order", ["before", "between", "after"])
+    @pytest.mark.parametrize("name", ["PlateauLR", "CyclicalLR", "ScheduleLR"])
+    def test_are_the_best_averages_where_another_callback_stops(self, name, order):
+        """Swapped in for validation, and kept by EarlyStopping."""
+        ours = {
+            "PlateauLR": lambda: adaptlr.PlateauLR(patience=50),
+            "CyclicalLR": lambda: adaptlr.CyclicalLR(0.1, 0.3, 10),
+            "ScheduleLR": lambda: adaptlr.ScheduleLR(Cosine(0.3, 500)),
+        }[name]()
+        swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+        early = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
+        callbacks = [swap, early]
+        callbacks.insert({"before": 0, "between": 1, "after": 2}[order], ours)
+        optimizer = keras.optimizers.SGD(0.3, momentum=0.9, use_ema=True)
+        best, _, left = self.fit(optimizer, callbacks, epochs=80)
+        assert early.stopped_epoch > 0
+        assert left == pytest.approx(best, rel=1e-5)
+
 
 SCHEDULES = {
     "ScheduleLR": (lambda: adaptlr.ScheduleLR(Cosine(1.0, 40)), Cosine(1.0, 40)),

@@ -73,7 +73,9 @@ os.kill(os.getpid(), signal.SIGKILL)
             for step in range(first, last):
                 writer.write_scalars(step, {"loss": float(first)})
             writer.close()
-        assert [e.step for e in accumulated(tmp_path).Scalars("loss")] == list(range(12))
+        # What was written at the step itself, at which it goes on, stays.
+        found = [e.step for e in accumulated(tmp_path).Scalars("loss")]
+        assert found == sorted([*range(12), 5])
 
     def test_nothing_is_created_before_something_is_written(self, tmp_path):
         TensorBoardWriter(tmp_path / "run").close()
@@ -166,14 +168,56 @@ def test_multi_writer_writes_to_all():
 def test_a_fit_writes_rate_metric_and_decisions(tmp_path, times):
     """Also for a callback that is used again: a second session in the same directory."""
     callback = adaptlr.PlateauLR("loss", patience=1, min_delta=100.0, log_dir=tmp_path)
-    for _ in range(times):
-        model = one_weight()
-        model.fit(**steps(4), epochs=3, callbacks=[callback])
+    with collected_warnings() as messages:
+        for _ in range(times):
+            model = one_weight()
+            model.fit(**steps(4), epochs=3, callbacks=[callback])
+    assert len(messages) == times - 1
     events = accumulated(tmp_path)
     assert {"learning_rate", "loss", "monitored", "epoch/loss"} <= set(events.Tags()["scalars"])
     assert [e.step for e in events.Scalars("monitored")][-3:] == [4, 8, 12]
     assert "**start**" in texts(events)[0]
     assert "**plateau** at step 8" in texts(events)[1]
+
+
+class TestTrialsThatShareADirectory:
+    """As where a search of hyperparameters copies one callback for each of its trials."""
+
+    def fit(self, callback, **arguments):
+        with collected_warnings() as messages:
+            one_weight().fit(**steps(4), callbacks=[callback], **arguments)
+        return messages
+
+    def test_are_told_of_with_what_to_do(self, tmp_path):
+        callback = adaptlr.PlateauLR("loss", log_dir=tmp_path / "logs")
+        assert self.fit(copy.deepcopy(callback), epochs=2) == []
+        for _ in range(2):
+            (message,) = self.fit(copy.deepcopy(callback), epochs=2)
+            assert f"{tmp_path / 'logs'} holds a run that came to its end" in message
+            assert "Give each run a log_dir of its own, such as log_dir=f'logs/{trial}'" in message
+
+    def test_are_apart_in_directories_of_their_own(self, tmp_path):
+        for trial in range(2):
+            callback = adaptlr.PlateauLR("loss", log_dir=tmp_path / f"{trial}")
+            assert self.fit(callback, epochs=2) == []
+        assert accumulated(tmp_path / "0").Tags() == accumulated(tmp_path / "1").Tags()
+
+    def test_a_run_that_goes_on_is_none(self, tmp_path):
+        callback = adaptlr.PlateauLR("loss", log_dir=tmp_path)
+        assert self.fit(callback, epochs=2) == []
+        assert self.fit(callback, initial_epoch=2, epochs=4) == []
+        assert [e.step for e in accumulated(tmp_path).Scalars("epoch/loss")] == [4, 8, 12, 16]
+
+    def test_a_run_that_was_killed_and_begins_anew_is_none(self, tmp_path):
+        writer = TensorBoardWriter(tmp_path)
+        writer.write_scalars(0, {"loss": 1.0})  # and never closed
+        assert self.fit(adaptlr.PlateauLR("loss", log_dir=tmp_path), epochs=2) == []
+
+    def test_with_a_backup_the_second_is_told_of_too(self, tmp_path):
+        for told in (0, 1):
+            logs, backups = tmp_path / "logs", tmp_path / "backups"
+            callback = adaptlr.PlateauLR("loss", log_dir=logs, backup_dir=backups)
+            assert len(self.fit(callback, epochs=2)) == told
 
 
 class TestWhatIsKnownOfARun:
