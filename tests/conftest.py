@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A slow machine is no fault of the code. In CI every run draws the same examples, so that it says
 # something about the change; elsewhere each run draws new ones, and fewer of them.

@@ -44,12 +44,13 @@ def run(tmp_path, steps_per_epoch, epochs, verbose):
     model = one_weight(Plain(0.125))
     arguments = {**steps(steps_per_epoch), "verbose": verbose}
     log = keras.callbacks.CSVLogger(tmp_path / "log.csv")
-    model.fit(
-        **arguments,
-        epochs=epochs,
-        validation_data=(ones, ones),
-        callbacks=[callback, weights, log],
-    )
+    with pytest.warns(UserWarning, match="nothing is known of this class of optimizer"):
+        model.fit(
+            **arguments,
+            epochs=epochs,
+            validation_data=(ones, ones),
+            callbacks=[callback, weights, log],
+        )
     (settled,) = [record.step for record in callback.decisions if record.rule == "settle"]
     rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
     return callback, weights.seen, model.history.history, rows, settled
