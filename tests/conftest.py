@@ -13,5 +13,6 @@ settings.register_profile(
     deadline=None,
     derandomize="CI" in os.environ,
     max_examples=100 if "CI" in os.environ else 25,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("adaptlr")

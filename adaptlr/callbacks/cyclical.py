@@ -99,13 +99,16 @@ class CyclicalLR(LearningRateCallback):
             )
         schedule: Schedule = cycle
         if mode == "cosine":
-            for name, value in (("momentum", momentum), ("step_size_down", step_size_down)):
-                if value is not None:
-                    refuse(self, name, "None with mode='cosine'", value)
-            period = 2 * cycle.step_size
-            schedule = CosineRestarts(max_lr, period, t_mul=1.0, alpha=base_lr / max_lr)
+            schedule = self._restarts(cycle, momentum=momentum, step_size_down=step_size_down)
         momenta = _inverse(self, momentum, whatever_the_run(cycle))
         super().__init__(Plan(guarded(Constant()), whatever_the_run(schedule), momenta), given)
+
+    def _restarts(self, cycle: Cyclical, **has_none: Any) -> CosineRestarts:
+        for name, value in has_none.items():
+            if value is not None:
+                refuse(self, name, "None with mode='cosine'", value)
+        top, period = cycle.max_lr, 2 * cycle.step_size
+        return CosineRestarts(top, period, t_mul=1.0, alpha=cycle.base_lr / top)
 
 
 class OneCycleLR(LearningRateCallback):
