@@ -27,6 +27,7 @@ SHARED = {
     "log_dir": NO_PATH,
     "verbose": NO_VERBOSITY,
     "writers": (MemoryWriter(), [MemoryWriter], "log", 3, None, [None]),
+    "optimizers": ([], "adam", ["adam"], 3, [None]),
 }
 BACKED_UP = {**SHARED, "backup_dir": NO_PATH, "backup_freq": (0, -1, 1.5, "batch", None, True)}
 MOMENTUM = ((0.8, 0.9), (1.0, 0.5), (0.9, 0.0), (0.9,), 0.9, ("a", "b"))
