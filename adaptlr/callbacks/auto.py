@@ -75,6 +75,9 @@ class AutoLR(LearningRateCallback):
         if horizon not in ("auto", None):
             rule = "'auto' (the epochs given to fit) or None (a plateau ends the training)"
             refuse(self, "horizon", rule, horizon)
+        if isinstance(validation_data, str | int | float):  # first of what other callbacks take
+            rule = "data such as (x, y); a metric is monitor=..., and no rate is needed"
+            refuse(self, "validation_data", rule, validation_data)
         with speaking_for(self, name="monitor"):
             self._feedback = Feedback(Monitor(monitor, mode, min_delta=0.5, threshold="noise"))
         plan = Plan(

@@ -131,9 +131,6 @@ class LearningRateCallback(keras.callbacks.Callback):
                 "a tf.data.Dataset, a keras.utils.PyDataset or a DataLoader"
             )
             refuse(self, "validation_data", rule, value)
-        if isinstance(value, str | int | float):  # as the first argument of other callbacks
-            rule = "data such as (x, y); a metric is monitor=..., and no rate is needed"
-            refuse(self, "validation_data", rule, value)
 
     def _unbind(self) -> None:
         self._model: Any = None

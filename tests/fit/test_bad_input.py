@@ -44,8 +44,8 @@ class TestValidationData:
     def test_that_cannot_be_evaluated_are_refused_before_the_first_step(self, kind, data):
         model = classifier("sgd")
         before = model.get_weights()
-        message = rf"{kind.__name__}\(validation_data=\.\.\.\) must be data that model\.evaluate"
-        with pytest.raises(ValueError, match=message):
+        named = rf"{kind.__name__}\(validation_data=\.\.\.\)"
+        with pytest.raises(ValueError, match=rf"{named} must be data (that model|such as)"):
             model.fit(self.x, self.y, verbose=0, callbacks=[kind(validation_data=data)])
         for a, b in zip(model.get_weights(), before, strict=True):
             np.testing.assert_array_equal(a, b)
