@@ -291,17 +291,18 @@ def copies(parameters):
     import keras
 
     from adaptlr.bridge.average import RunningAverage
+    from adaptlr.bridge.optimizer import OptimizerRate
     from adaptlr.bridge.snapshots import Snapshot
 
     width = int(parameters**0.5 / 2)  # four square matrices
     model = keras.Sequential([keras.Input((width,)), *(keras.layers.Dense(width) for _ in "1234")])
     model.compile("adam", "mse")
     model.optimizer.build(model.trainable_variables)
-    average = RunningAverage(model, 0)
+    average, rate = RunningAverage(model, 0), OptimizerRate(model)
 
     def update():
         average.update(average._step + 1)
-        return average._values
+        return average._cells.arrays
 
     def swap():
         average.swap_in()
@@ -311,7 +312,7 @@ def copies(parameters):
     return {
         "average": microseconds(update),
         "swap in and out": microseconds(swap),
-        "snapshot": microseconds(lambda: Snapshot(model, set())._values),
+        "snapshot": microseconds(lambda: Snapshot(model, rate)._values),
     }
 
 
