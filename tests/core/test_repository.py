@@ -68,14 +68,14 @@ def small_jobs():
     scored = [row for row in jobs if row[1] in ("accuracy", "auc")]
     gains, regrets = ([float(row[i]) for row in scored] for i in (6, 7))
     ours = {kind: table(f"small-{kind}")[-1] for kind in ("tuned", "kept-out")}
-    runs = sum(int(row[1]) for row in ours.values())
-    below = sum(int(row[2].split()[0]) for row in ours.values())
+    runs = sum(int(row[2]) for row in ours.values())
+    below = sum(int(row[3].split()[0]) for row in ours.values())
     return {
         f"On {sum(not row[6].startswith('-') for row in jobs)} of {len(jobs)} small jobs",
         f"by {statistics.median(gains):.1f} points of test in the median",
         f"from {min(gains):+.1f} to {max(gains):+.1f}",
-        f"{-float(ours['tuned'][4]):.1f} points above it on the jobs that we tuned on",
-        f"{float(ours['kept-out'][4]):.2f} below on those kept out",
+        f"{-float(ours['tuned'][5]):.1f} points above it on the jobs that we tuned on",
+        f"{float(ours['kept-out'][5]):.2f} below on those kept out",
         f"the worst job ends {-min(regrets):.1f} points below its best decay",
         f"{below} of {runs} runs ended more than 3 points below the default rate",
     }

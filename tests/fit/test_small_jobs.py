@@ -24,7 +24,7 @@ def test_lines_and_their_tables(tmp_path):
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(lines) == 1 + 1 + 7 + 1 + 12
     shown = run("tables_small.py", "--lines", out)
-    for row in ("| constant | 1 |", "| best decay | 1 |", "| AutoLR | 1 |"):
+    for row in ("| constant | 1 | 1 |", "| best decay | 1 | 1 |", "| AutoLR | 1 | 1 |"):
         assert row in shown
     assert "| wine, Ftrl, 100 steps * | accuracy | 1 |" in shown
     assert "| wine, Ftrl, 100 steps | " in shown  # against constant rates
