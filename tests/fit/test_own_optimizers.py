@@ -81,7 +81,8 @@ class Two(keras.Model):
 
 def two(*optimizers, **arguments):
     model = Two(**arguments)
-    model.compile(optimizers or [SGD(1.0), SGD(0.25)])
+    # Keras 3.12 gives optimizers of one class the same name.
+    model.compile(optimizers or [SGD(1.0, name="first"), SGD(0.25, name="second")])
     return model
 
 
