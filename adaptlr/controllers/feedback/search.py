@@ -110,7 +110,7 @@ class First(Segment):
 
 @dataclass(frozen=True)
 class Look(Segment):
-    """The loss is measured before a rate that was held for long is raised."""
+    """The loss is measured before a rate that is held is raised."""
 
     kind: Literal["look"] = "look"
     rate_is: ClassVar[RateIs] = "kept"
@@ -119,7 +119,7 @@ class Look(Segment):
         """Raises the rate."""
         if not finite(loss):
             return _hold(turn, self.rate, self.known, "keep", "no loss was seen")
-        reason = f"{self.rate:.3g} was held for long, at a loss of {loss:.5g}"
+        reason = f"{self.rate:.3g} is held, at a loss of {loss:.5g}"
         return _raise(turn, self.rate, loss, self.known, reason)
 
 
