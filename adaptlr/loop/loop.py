@@ -397,7 +397,9 @@ class Loop:
         after = epoch_end and not self._clock.unheard  # else nobody writes it before a step
         self._rates.apply(step, decision, after=after, ended=ended)
         self._plan_next()
-        if self._plan.averaging:
+        # A finder probes too, and lacks nothing by it.
+        unseen = decision.rule == "unseen" or (decision.rule == "unprobed" and restored)
+        if self._plan.averaging or unseen:
             warn_of_rule(self._fit, decision, restored=restored)
         if decision.rule != "hold":
             kept = "" if restored or not decision.restores else " (there was none to go back to)"
