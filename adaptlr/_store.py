@@ -9,6 +9,7 @@ import os
 import types
 import typing
 import warnings
+import zipfile
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ class DamagedError(ValueError):
 def write(path: Path, content: Any) -> None:
     """Writes `content`, JSON values with NumPy arrays among them, to a file and to the disk.
 
-    The file is what `numpy.savez` makes: the arrays, and a header of JSON. Nothing in it is ever
-    executed, and each member has a checksum.
+    The file is one that `numpy.load` reads: the arrays, and a header of JSON. Nothing in it is
+    ever executed, and each member has a checksum.
 
     Raises:
         OSError: If it cannot be written.
@@ -40,8 +41,14 @@ def write(path: Path, content: Any) -> None:
         str(n): a if a.dtype.isbuiltin == 1 else a.view(f"u{a.itemsize}")
         for n, a in enumerate(arrays)
     }
+    stored["header"] = np.frombuffer(json.dumps(header).encode(), "uint8")
     with open(path, "wb") as file:
-        np.savez(file, header=np.frombuffer(json.dumps(header).encode(), "uint8"), **stored)
+        # Not numpy.savez: before NumPy 2 it leaves the archive open when the disk is full, and
+        # whoever collects it later prints an error of its own.
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in stored.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
 

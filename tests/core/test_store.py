@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -182,6 +184,18 @@ def test_a_good_state_survives_a_fault_of_any_file_operation(
         if faults.calls < first:
             break
     assert first > 10
+
+
+def test_a_full_disk_leaves_no_open_archive_behind(tmp_path, monkeypatch):
+    late = []
+    monkeypatch.setattr("sys.unraisablehook", late.append)
+    for first in range(1, 40):
+        with monkeypatch.context() as patch:
+            Faults(patch, first, OSError(28, "No space left on device"), lasting=True)
+            with contextlib.suppress(OSError):
+                Store(tmp_path / f"{first}").save(NEW)
+            gc.collect()
+    assert late == []
 
 
 @pytest.mark.parametrize("controller", [Plateau(), Divergence(Feedback())], ids=repr)
