@@ -382,7 +382,8 @@ class LearningRateCallback(keras.callbacks.Callback):
                 f"{', '.join(rivals)}: they would undo each other. "
                 f"Callbacks in this fit: {', '.join(other_names(self))}. Keep one that sets the "
                 f"rate; a schedule and a controller are combined by "
-                f"adaptlr.ScheduleLR(schedule, controller)."
+                f"adaptlr.ScheduleLR(schedule, controller), and optimizers=[...] of one callback "
+                f"drives several optimizers."
             )
 
     def _sync(self) -> None:
