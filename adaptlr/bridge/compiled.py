@@ -59,6 +59,11 @@ class InGraph:
         for leaf, lookup in zip(self._leaves, self._rates, strict=True):
             leaf.__dict__["_get_current_learning_rate"] = lookup.now
 
+    def look_back(self) -> None:
+        """Lets it show the rate of the step before, until no step is compiled any more."""
+        for leaf, lookup in zip(self._leaves, self._rates, strict=True):
+            leaf.__dict__["_get_current_learning_rate"] = partial(lookup.now, -1)
+
     def rest(self) -> None:
         """Lets it show its variable, where an epoch has ended: that is the last step's rate."""
         for leaf in self._leaves:
@@ -98,8 +103,8 @@ class _Lookup(keras.Variable):  # type: ignore[misc]
         """Makes the entry at an index the next."""
         self._first.assign(keras.ops.cast(self._counter, "int32") - index)
 
-    def now(self) -> Any:
-        index = keras.ops.subtract(keras.ops.cast(self._counter, "int32"), self._first)
+    def now(self, later: int = 0) -> Any:
+        index = keras.ops.subtract(keras.ops.cast(self._counter, "int32"), self._first) + later
         index = keras.ops.clip(index, 0, len(self._table) - 1)
         return keras.ops.take(keras.ops.convert_to_tensor(self._table), index)
 

@@ -134,6 +134,8 @@ def sample(data: Any, samples: int) -> tuple[Any, int | None]:
 
 
 def _rows(part: Any, chosen: Any) -> Any:
+    if hasattr(part, "iloc"):  # of pandas, of which Keras makes arrays of another rank
+        return part.iloc[chosen]
     return None if part is None else keras.ops.convert_to_numpy(part)[chosen]
 
 

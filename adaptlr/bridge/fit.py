@@ -50,6 +50,20 @@ def other_names(callback: Any) -> list[str]:
     return [type(other).__name__ for other in other_callbacks(callback)]
 
 
+def averages_in_model(callback: Any) -> bool | None:
+    """Whether `SwapEMAWeights` leaves the averages in the model for this callback's epoch ends.
+
+    Listed before it, and with `swap_on_epoch`, it does; else the averages that were validated
+    stand in the optimizer. None where there is no `SwapEMAWeights`.
+    """
+    found = _callback_list(callback)
+    listed = [] if found is None else found.callbacks
+    for place, other in enumerate(listed):
+        if isinstance(other, keras.callbacks.SwapEMAWeights):
+            return bool(other.swap_on_epoch) and callback not in listed[:place]
+    return None
+
+
 def validated_epochs(model: Any) -> list[int] | None:
     """Returns which epochs the running `fit` of a model validates, counted from 1.
 
@@ -59,7 +73,7 @@ def validated_epochs(model: Any) -> list[int] | None:
     if given.get("validation_data") is None and not given.get("validation_split"):
         return None
     often = given.get("validation_freq", 1)
-    epochs = range(1, given["epochs"] + 1)
+    epochs = range(given["initial_epoch"] + 1, given["epochs"] + 1)
     if isinstance(often, int):
         return [epoch for epoch in epochs if epoch % often == 0]
     return [epoch for epoch in epochs if epoch in often]
@@ -171,8 +185,10 @@ def _guard(owner: Any, name: str, act: Callable[[], None]) -> None:
 
 
 def _arguments_of_fit(model: Any) -> dict[str, Any]:
+    """Those of Keras' own: a method of that name in a model's class may take anything."""
     for frame in _frames():
-        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
+        own = str(frame.f_globals.get("__name__")).startswith("keras.")
+        if own and frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
             return dict(frame.f_locals)
     return {}
 

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from adaptlr.monitor import single
+
 # What each class of optimizer is usually trained with, and who says so.
 CUSTOMARY = {
     "SGD": 0.1,  # without momentum; with 0.9 that is 0.01, the default of Keras
@@ -163,7 +165,7 @@ class OptimizerRate:
         """Returns (written, found) if a rate is not the one last written here, else None."""
         for variable, written in zip(self._rates, self.state.written or (), strict=False):
             found = _value(variable)
-            if found != _as_held(written, variable):
+            if single(found) != _as_held(written, variable):
                 return written, found
         return None
 
@@ -250,13 +252,14 @@ def _to_begin_from(leaves: list[Any], found: tuple[float, ...]) -> tuple[float, 
     """The rates found, or if they are all as a run has left them, those that it meant to last."""
     memories = [leaf.__dict__.get(_MEMORY) for leaf in leaves]
     for leaf, memory, rate in zip(leaves, memories, found, strict=True):
-        if memory is None or rate != _as_held(memory[0], leaf.learning_rate):
+        if memory is None or single(rate) != _as_held(memory[0], leaf.learning_rate):
             return found
     return tuple(lasting for _, lasting in memories)
 
 
 def _as_held(rate: float, variable: Any) -> float:
-    return float(np.asarray(rate, variable.dtype))
+    """In single precision at most: on JAX a variable of type float64 has no more by default."""
+    return single(float(np.asarray(rate, variable.dtype)))
 
 
 def _require_variable_rate(optimizer: Any) -> None:

@@ -16,6 +16,7 @@ import keras
 from adaptlr._arguments import is_integer, pasteable, refuse, require_path
 from adaptlr.bridge.carried_state import CarriedState, attach
 from adaptlr.bridge.fit import (
+    averages_in_model,
     is_alone,
     is_chief,
     on_exception,
@@ -413,6 +414,7 @@ class LearningRateCallback(keras.callbacks.Callback):
             epochs=self.params.get("epochs"),
             epoch_steps=self.params.get("steps"),
             others=lambda: other_names(self),
+            swapped=averages_in_model(self),
             logged=bool(self._writers),
         )
         writer = MultiWriter(self._writers if is_chief() else [])

@@ -125,7 +125,9 @@ class Effects:
         if self.average is not None:
             self.average.swap_out()
 
-    def finish(self, step: int, *, experiment: bool, interrupted: bool, overwritten: bool) -> bool:
+    def finish(
+        self, step: int, *, experiment: bool, interrupted: bool, overwritten: bool, averages: bool
+    ) -> bool:
         """Leaves the best weights in the model; True if an experiment was undone.
 
         Args:
@@ -133,13 +135,16 @@ class Effects:
             experiment: Whether the present weights are one, to be undone.
             interrupted: Whether `fit` was; then the best may also be those of the last snapshot.
             overwritten: Whether Keras has put other weights into the model since the last step.
+            averages: Whether the averages of the optimizer, and not the weights, were validated.
         """
         if self.average is not None:
             self.average.finish()
-        elif overwritten and step == self._restored_at:
-            self._snapshots.restore()
-        back = experiment or (interrupted and self.average is None)
-        return back and self._snapshots.restore() is not None and experiment
+        if experiment:
+            return self._snapshots.restore() is not None
+        gone = interrupted or (overwritten and step == self._restored_at)
+        if gone and self.average is None and self._snapshots.restore() is not None and averages:
+            self._model.optimizer.finalize_variable_values(self._model.trainable_variables)
+        return False
 
     # --- resuming ---------------------------------------------------------------------------
 

@@ -137,7 +137,7 @@ class Loop:
         self._control(None)
 
     def _require_own_average(self) -> None:
-        if self._plan.averaging and "SwapEMAWeights" in self._fit.others():
+        if self._plan.averaging and self._fit.swapped is not None:
             raise ValueError(
                 f"{self._fit.owner} keeps an average of the weights and swaps it in at each "
                 f"epoch's end; beside it keras.callbacks.SwapEMAWeights would train on from the "
@@ -264,6 +264,9 @@ class Loop:
     def ended(self, batch: int) -> None:
         """Notes that a batch was trained; may be called from any thread, in any order."""
         self._clock.end(batch)
+        steps = self._fit.epoch_steps
+        if steps is not None and batch + 1 >= steps:
+            self._rates.end_steps()
 
     def act(self) -> None:
         """Does what is due at this step."""
@@ -356,13 +359,13 @@ class Loop:
     def finish(self, *, interrupted: bool = False) -> None:
         """Leaves the best weights in the model and closes the log."""
         self._rates.remove()
-        # SwapEMAWeights has validated with the averages, so that they are what was restored.
-        swaps = "SwapEMAWeights" in self._fit.others()
         if self._effects.finish(
             self.step,
             experiment=self.exploring,
             interrupted=interrupted,
-            overwritten=self._fit.rate.averages and not swaps,
+            overwritten=self._fit.rate.averages,
+            # SwapEMAWeights has validated them, and a snapshot has them in the optimizer.
+            averages=self._fit.swapped is False,
         ):
             self._fit.rate.put_back()
         self._log.close()
@@ -393,9 +396,8 @@ class Loop:
             self._rates.compile_again(step, decision.scale)
         asked = decision.next_step
         self._next_control = step + self._interval if asked is None else asked
-        ended = epoch_end and self._epoch + 1 == self._fit.epochs
         after = epoch_end and not self._clock.unheard  # else nobody writes it before a step
-        self._rates.apply(step, decision, after=after, ended=ended)
+        self._rates.apply(step, decision, after=after, ended=epoch_end)
         self._plan_next()
         # A finder probes too, and lacks nothing by it.
         unseen = decision.rule == "unseen" or (decision.rule == "unprobed" and restored)

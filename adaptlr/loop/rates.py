@@ -124,7 +124,8 @@ class Rates:
             decision: Its scale counts.
             after: Where an epoch ends, the rate of the step before it, at the new scale: what the
                 optimizer shows there is what was trained with, and what was decided since.
-            ended: Whether the run has: a schedule that knows no rate for it leaves the last one's.
+            ended: Whether an epoch has, perhaps the last: a schedule that knows no rate for the
+                step leaves the one before it, and is told where that step comes.
         """
         before = max(step - 1, self._run.first_step)
         self._coming = decision.scale * self._expected(step, ended=ended)
@@ -142,6 +143,11 @@ class Rates:
         """Lets the optimizer show the rate that comes next, of those that are compiled in."""
         if self._in_graph is not None:
             self._in_graph.wake()
+
+    def end_steps(self) -> None:
+        """Lets it show the last one, from the last step of an epoch on; from any thread."""
+        if self._in_graph is not None:
+            self._in_graph.look_back()
 
     def lost(self, step: int) -> None:
         """Allows for a last batch that was announced and was not there; `step` comes next.

@@ -239,6 +239,16 @@ def test_a_look_takes_a_sample_that_the_size_of_validation_batches_does_not_chan
     assert set(between) == {512}
 
 
+def test_a_look_takes_a_sample_of_what_pandas_holds():
+    """Of which Keras makes labels of another rank than of an array."""
+    pandas = pytest.importorskip("pandas")
+    x, y = blobs(960)
+    data = pandas.DataFrame(x), pandas.Series(y)
+    callback = adaptlr.AutoLR()
+    fit(callback, validation_data=data)
+    assert {"raise", "keep"} <= set(rules(callback))
+
+
 def test_validation_data_that_can_be_read_once_are_left_to_fit():
     def forever():
         while True:

@@ -18,6 +18,7 @@ from models import (
 
 import adaptlr
 from adaptlr.controllers import Divergence, Feedback, Plateau, RangeFinder
+from adaptlr.monitor import Monitor
 from adaptlr.schedules import Constant, Cyclical, Warmup
 from adaptlr.writers import MemoryWriter
 
@@ -333,6 +334,18 @@ class TestObjectsOfTheWrongKind:
         model = one_weight()
         model.fit(**data(4), epochs=2, callbacks=[adaptlr.ScheduleLR(schedule)])
         assert weight(model) == pytest.approx(-sum(map(schedule, range(8))))
+
+    def test_nor_for_epochs_that_do_not_come(self):
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                self.model.stop_training = epoch == 1
+
+        model, rates = one_weight(), [1.0] * 4 + [0.5] * 4
+        schedule = adaptlr.ScheduleLR(rates.__getitem__, Plateau(Monitor("loss")))
+        model.fit(**steps(4), epochs=3, callbacks=[schedule, Stop()])
+        assert weight(model) == -6.0
+        with pytest.raises(IndexError):
+            model.fit(**steps(4), epochs=3, callbacks=[schedule])
 
     @pytest.mark.parametrize("rates", [[], [1.0, 0.5], [1.0, 0.5, 0.2]], ids=len)
     @pytest.mark.filterwarnings("ignore:Your input ran out of data")

@@ -86,6 +86,11 @@ class TestAMetricThatIsMissing:
         assert "none of the epochs of fit is validated: lower validation_freq" in message
         assert "pass validation_data" not in message
 
+    def test_because_an_epoch_before_this_fit_would_be_validated_is_said_so(self):
+        arguments = {"validation_data": (self.x, self.y), "validation_freq": 5, "epochs": 9}
+        (message,) = self.fit([adaptlr.PlateauLR()], initial_epoch=6, **arguments)
+        assert "none of the epochs of fit is validated: lower validation_freq" in message
+
     def test_because_nothing_is_validated_is_said_so(self):
         (message,) = self.fit([adaptlr.PlateauLR()], epochs=2)
         assert "pass validation_data to fit" in message

@@ -103,6 +103,34 @@ def test_steps_that_nobody_tells_of_are_counted_by_the_optimizer_and_said_to_be(
     assert rate(model) == 2.0**6
 
 
+class Looped(keras.Sequential):
+    """A model whose `fit` is a loop of its own, with arguments of its own."""
+
+    def fit(self, data, validation_data=None, passes=2, callbacks=()):
+        hooks = keras.callbacks.CallbackList(list(callbacks), model=self, epochs=passes, steps=3)
+        hooks.on_train_begin()
+        for epoch in range(passes):
+            hooks.on_epoch_begin(epoch)
+            for batch in range(3):
+                hooks.on_train_batch_begin(batch)
+                logs = self.train_on_batch(*data, return_dict=True)
+                hooks.on_train_batch_end(batch, logs)
+            hooks.on_epoch_end(epoch, logs)
+        hooks.on_train_end()
+
+
+@pytest.mark.parametrize("monitor", ["loss", "val_loss"])
+@pytest.mark.parametrize("name", ["AutoLR", "PlateauLR"])
+def test_a_method_fit_of_the_model_is_taken_for_a_loop_of_its_own(name, monitor):
+    model = Looped([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    callback = getattr(adaptlr, name)(monitor=monitor)
+    with collected_warnings() as messages:
+        model.fit((ONE, ONE), validation_data="none of Keras'", callbacks=[callback])
+    missing = [message for message in messages if "no such metric" in message]
+    assert len(missing) == (monitor == "val_loss")
+
+
 class TestMissingHooks:
     """Are named, with the order of all."""
 

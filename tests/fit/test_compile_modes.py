@@ -62,6 +62,27 @@ def test_rates_are_exact_however_the_step_is_compiled(way, how):
     assert weight(model) == -255.0
 
 
+@pytest.fixture(params=["float64", "float16", "bfloat16"])
+def floatx(request):
+    keras.config.set_floatx(request.param)
+    yield request.param
+    keras.config.set_floatx("float32")
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64:UserWarning")
+@pytest.mark.parametrize("controller", [None, Scripted()])
+def test_rates_that_no_type_of_floats_holds(controller, floatx):
+    """Also in the type that JAX says to have, and by default has not."""
+    model, schedule = one_weight(), adaptlr.ScheduleLR(lambda step: 0.1 / 2.0**step, controller)
+    model.fit(**steps(4), epochs=2, callbacks=[schedule])
+    expected = -0.8 if controller else -0.1 * (2.0 - 2.0**-7)
+    assert weight(model) == pytest.approx(expected, rel=1e-2)
+    rule = adaptlr.PlateauLR("loss", patience=1, factor=0.3, min_delta=1e9)
+    model = one_weight(keras.optimizers.SGD(0.1))
+    history = model.fit(**steps(2), epochs=4, callbacks=[rule]).history
+    assert history["learning_rate"] == pytest.approx([0.1, 0.1, 0.03, 0.009], rel=1e-2)
+
+
 @pytest.mark.parametrize("how", [how for how in COMPILED if (BACKEND, how) != ("torch", "jit")])
 def test_autolr_learns_however_the_step_is_compiled(how):
     x, y = blobs(640)
