@@ -159,7 +159,7 @@ class OptimizerRate:
 
     def accumulation(self) -> int:
         """Returns how many steps make one update of the weights."""
-        return max(int(getattr(x, "gradient_accumulation_steps", None) or 1) for x in self.leaves)
+        return accumulation(self.leaves)
 
     def changed_by_others(self) -> tuple[float, float] | None:
         """Returns (written, found) if a rate is not the one last written here, else None."""
@@ -246,6 +246,12 @@ def innermost(optimizer: Any) -> list[Any]:
     if hasattr(optimizer, "inner_optimizer"):
         return innermost(optimizer.inner_optimizer)
     return [optimizer]
+
+
+def accumulation(optimizers: Sequence[Any]) -> int:
+    """Returns how many steps make one update of the weights, the most of several optimizers."""
+    leaves = [leaf for optimizer in optimizers for leaf in innermost(optimizer)]
+    return max(int(getattr(x, "gradient_accumulation_steps", None) or 1) for x in leaves)
 
 
 def _to_begin_from(leaves: list[Any], found: tuple[float, ...]) -> tuple[float, ...]:

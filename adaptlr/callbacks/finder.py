@@ -13,6 +13,7 @@ import numpy as np
 
 from adaptlr._arguments import speaking_for
 from adaptlr.bridge.fit import require_keras_3
+from adaptlr.bridge.optimizer import accumulation
 from adaptlr.callbacks.base import LearningRateCallback, arguments_of
 from adaptlr.controllers import RangeFinder
 from adaptlr.loop.plan import Plan, whatever_the_run
@@ -38,7 +39,8 @@ class LRFinder(LearningRateCallback):
         min_lr: First rate, > 0. With several rates in one optimizer (`MultiOptimizer`), this is
             the largest, and the others keep their proportion.
         max_lr: Last rate, > `min_lr`.
-        num_steps: Steps in the ramp, ≥ 2. Below some 50 the noise of single batches shows.
+        num_steps: Steps in the ramp, ≥ 2. Below some 50 the noise of single batches shows. Where
+            gradients are accumulated, updates of the weights, of several batches each.
         shape: `"exponential"`, which gives each decade as many steps, or `"linear"`, for a close
             look at a range that is roughly known.
         divergence: The ramp ends when the mean of the latest losses exceeds the loss at the start
@@ -137,7 +139,8 @@ class LRFinder(LearningRateCallback):
         others = fit_arguments.pop("callbacks", None) or []
         others = list(others) if isinstance(others, list | tuple) else [others]
         fit_arguments.setdefault("verbose", 0)
-        steps = self._finder.ramp.num_steps + 1
+        driven = [model.optimizer] if self._optimizers is None else self._optimizers
+        steps = (self._finder.ramp.num_steps + 1) * accumulation(driven)
         with _as_found(model) as keeper:
             try:
                 # As many epochs as the ramp would take if each had one step.

@@ -17,6 +17,8 @@ class RangeFinderState:
 
     learning_rate: float  # the one that the optimizer came with, and gets back
     momentum: float = 0.0
+    accumulation: int = 1  # steps that make one update, for which a rate is held
+    due: int = 0  # step at which the present rate has had its update
     begun: bool = False
     ramp: RampState = field(default_factory=RampState)
     validation_losses: tuple[float, ...] = ()
@@ -26,6 +28,9 @@ class RangeFinderState:
 @dataclass(frozen=True)
 class RangeFinder:
     """Runs a range test, then puts everything back and ends the training.
+
+    Where gradients are accumulated over n steps, a step of the ramp is an update of the weights: n
+    steps at one rate, and the mean of their losses.
 
     Args:
         ramp: The rates to try, and when to give up.
@@ -60,7 +65,7 @@ class RangeFinder:
 
     def init(self, run: Run) -> RangeFinderState:
         """Returns the state before the ramp."""
-        return RangeFinderState(run.learning_rate, run.optimizer_momentum)
+        return RangeFinderState(run.learning_rate, run.optimizer_momentum, run.accumulation)
 
     def curve(self, state: RangeFinderState) -> Curve:
         """What the ramp has shown so far."""
@@ -74,6 +79,10 @@ class RangeFinder:
         self, state: RangeFinderState, observation: Observation
     ) -> Answer[RangeFinderState]:
         """Answers the next rate of the ramp; after the last, the end."""
+        loss, left = observation.loss, state.due - observation.step
+        if left > 0 and not state.ramp.ended and (loss is None or finite(loss)):
+            return state, self._try(state, left, observation)  # an epoch ends between two updates
+        state = replace(state, due=observation.step + state.accumulation)
         if not state.begun:
             ramp = self.ramp
             reason = (
@@ -81,12 +90,12 @@ class RangeFinder:
                 f"{ramp.num_steps} steps, to be undone"
             )
             state = replace(state, begun=True)
-            first = replace(self._try(state, observation), rule="ramp", reason=reason)
-            return state, first.also("snapshot")
+            first = self._try(state, state.accumulation, observation)
+            return state, replace(first, rule="ramp", reason=reason).also("snapshot")
         if not state.ramp.ended:
             state = self._take_in(state, observation)
         if not state.ramp.ended:
-            return state, self._try(state, observation)
+            return state, self._try(state, state.accumulation, observation)
         # Keras trains one step more after it was asked to stop: as an experiment this one is
         # undone as well, and so is the copying of averaged weights at the end of `fit`.
         end = Decision(
@@ -115,10 +124,10 @@ class RangeFinder:
             validation = (*validation, measured)
         return replace(state, ramp=ramp, validation_losses=validation)
 
-    def _try(self, state: RangeFinderState, observation: Observation) -> Decision:
+    def _try(self, state: RangeFinderState, steps: int, observation: Observation) -> Decision:
         return Decision(
             self.ramp.next_rate(state.ramp),
-            next_step=observation.step + 1,
+            next_step=observation.step + steps,
             measure=self.monitor is not None,
             rate_is="experiment",
             phase="ramp",

@@ -397,3 +397,20 @@ def test_epochs_are_not_the_users_choice(name):
 def test_bad_arguments_are_refused_by_name(arguments, name):
     with pytest.raises(ValueError, match=rf"\({name}=\.\.\.\).*Received: {name}="):
         adaptlr.LRFinder(**arguments)
+
+
+@pytest.mark.parametrize("batches", [100, 7])
+def test_where_gradients_are_accumulated_a_step_of_the_ramp_is_an_update(batches):
+    """The loss is minus the sum of the rates of the updates so far, also where epochs end."""
+    optimizer = keras.optimizers.SGD(1.0, gradient_accumulation_steps=4)
+    search = finder(min_lr=1e-3, max_lr=1.0, num_steps=31)
+    search.find(one_weight(optimizer), **steps(batches))
+    rates = [RangeTest(1e-3, 1.0, 31).rate(i) for i in range(31)]
+    assert search.learning_rates == pytest.approx(rates)
+    sums = [0.0, *np.cumsum(rates)]
+    if batches == 100:
+        assert search.losses == pytest.approx(-np.array(sums[1:]), rel=1e-3)
+    for seen, before, after in zip(search.losses, sums, sums[1:], strict=False):
+        assert -after * 1.001 <= seen <= -before * 0.999
+    assert optimizer.learning_rate == 1.0
+    assert optimizer.iterations == 0
