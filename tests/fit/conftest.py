@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 import keras
+import programs
 import pytest
 
 BACKEND = keras.backend.backend()
@@ -32,11 +33,17 @@ def _graphs_as_traced(request):
 
 @pytest.fixture(autouse=True, scope="session")
 def _compiled_once(tmp_path_factory):
-    """Most tests train one of few models: JAX keeps for all what it has compiled for one."""
+    """Most tests train one of few models: JAX keeps for all what it has compiled for one.
+
+    Processes of one worker follow one another; two at once would read what is half written.
+    """
     if BACKEND == "jax":
-        config = importlib.import_module("jax").config
-        config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-        config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        programs.JAX_SETTINGS.update(
+            jax_compilation_cache_dir=str(tmp_path_factory.mktemp("compiled")),
+            jax_persistent_cache_min_compile_time_secs=0.0,
+        )
+        for name, value in programs.JAX_SETTINGS.items():
+            importlib.import_module("jax").config.update(name, value)
 
 
 @pytest.fixture(autouse=True)
