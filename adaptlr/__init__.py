@@ -15,7 +15,15 @@ if TYPE_CHECKING:
         writers,
     )
     from adaptlr.bridge.keras_schedule import KerasSchedule
-    from adaptlr.callbacks import AutoLR, CyclicalLR, LRFinder, OneCycleLR, PlateauLR, ScheduleLR
+    from adaptlr.callbacks import (
+        AutoLR,
+        CyclicalLR,
+        LRFinder,
+        OneCycleLR,
+        PlateauLR,
+        ScheduleLR,
+        SwapScheduleFreeWeights,
+    )
 
 __version__ = "0.2.0.dev0"
 
@@ -27,6 +35,7 @@ __all__ = [
     "OneCycleLR",
     "PlateauLR",
     "ScheduleLR",
+    "SwapScheduleFreeWeights",
     "__version__",
     "batch_size",
     "controllers",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 from typing import Any
 
 import keras
 
+from adaptlr.bridge.carried_state import attach
+from adaptlr.bridge.schedule_free import Points, averages
 from adaptlr.bridge.variables import (
     Cells,
     from_host,
@@ -34,25 +37,36 @@ class RunningAverage:
     worthless. What enters here is the mean batch statistic since the last update, for n steps
     `(m[t] - μⁿ m[t-n]) / (1 - μⁿ)`, so that the statistics are as recent as the weights.
 
+    What a schedule-free optimizer trains is not averaged a second time: its own average counts.
+
     Args:
         model: A built model.
         step: Training steps done so far.
+        known: What schedule-free optimizers train (see `schedule_free.points`).
+        whole: Whether all weights are averaged; else only the statistics of batch normalisation
+            are, beside what schedule-free optimizers average.
     """
 
-    def __init__(self, model: Any, step: int) -> None:
-        self._variables = [
-            v for v in model_variables(model) if keras.backend.is_float_dtype(v.dtype)
-        ]
+    def __init__(
+        self, model: Any, step: int, known: Points | None = None, *, whole: bool = True
+    ) -> None:
+        self._model, self._points = model, known or {}
         momenta, variances = _batch_statistics(model)
-        self._known = [v for v in self._variables if id(v) in momenta]
+        floats = [v for v in model_variables(model) if keras.backend.is_float_dtype(v.dtype)]
+        self._averaged = [
+            v for v in floats if id(v) not in self._points and (whole or id(v) in momenta)
+        ]
+        averaged = {id(v) for v in self._averaged}
+        self._variables = [v for v in floats if id(v) in averaged or id(v) in self._points]
+        self._known = [v for v in self._averaged if id(v) in momenta]
         self._momenta = [momenta[id(v)] for v in self._known]
         places = {id(v): place for place, v in enumerate(self._known)}
         least = [0.0 if id(v) in variances else -math.inf for v in self._known]
         # The averages, then what each statistic of batch norm was at the last update.
         self._cells = Cells(
-            partial(_advance, [places.get(id(v)) for v in self._variables], least),
-            self._variables,
-            read([*self._variables, *self._known]),
+            partial(_advance, [places.get(id(v)) for v in self._averaged], least),
+            self._averaged,
+            read([*self._averaged, *self._known]),
         )
         self._start = self._step = step
         self._raw: list[Any] | None = None
@@ -60,11 +74,45 @@ class RunningAverage:
 
     @property
     def _values(self) -> list[Any]:
-        return self._cells.arrays[: len(self._variables)]
+        # Beside the averages the cells hold statistics.
+        values = dict(zip(map(id, self._averaged), self._cells.arrays, strict=False))
+        raw = [held(v) for v in self._variables] if self._raw is None else self._raw
+        free = [(v, x) for v, x in zip(self._variables, raw, strict=True) if id(v) in self._points]
+        if free:
+            variables, trained_at = zip(*free, strict=True)
+            values.update(
+                zip(
+                    map(id, variables),
+                    averages(variables, from_host(trained_at, variables), self._points),
+                    strict=True,
+                )
+            )
+        return [values[id(v)] for v in self._variables]
+
+    def learn(self, known: Points) -> None:
+        """Takes to what the optimizer averages, where that is built in the first step only."""
+        self._points = known
+
+    def due_after(self, step: int, epoch_steps: int | None) -> int:
+        """The step of the next update: a young average has a short window, and needs more.
+
+        Args:
+            step: Training steps done.
+            epoch_steps: Steps in an epoch, or None if unknown.
+        """
+        if not self._averaged:
+            return sys.maxsize
+        longest = max(1, min(16, epoch_steps // 8)) if epoch_steps else 16
+        return step + max(1, min(longest, self.age // 32))
+
+    @property
+    def recovers(self) -> bool:
+        """Whether some of it is the average of a schedule-free optimizer."""
+        return bool(self._points)
 
     def restart(self, step: int) -> None:
         """Forgets everything before the present weights; the best average is kept."""
-        self._cells.arrays = read([*self._variables, *self._known])
+        self._cells.arrays = read([*self._averaged, *self._known])
         self._start = self._step = step
 
     def mark(self) -> tuple[int, list[Any]]:
@@ -77,12 +125,12 @@ class RunningAverage:
             self.restart(step)
             return
         age, arrays = mark
-        self._cells.arrays = from_host(arrays, [*self._variables, *self._known])
+        self._cells.arrays = from_host(arrays, [*self._averaged, *self._known])
         self._start, self._step = step - age, step
 
     def update(self, step: int) -> None:
         """Takes in the weights that `step` steps of training have led to."""
-        if step == self._step:
+        if step == self._step or not self._averaged:
             return
         before, now = self._step - self._start, step - self._start
         weight = 1.0 - (before / now) ** (_GAMMA + 1.0)
@@ -106,22 +154,37 @@ class RunningAverage:
         if self._raw is None:
             self._raw = to_host([held(v) for v in self._variables])
             write(self._variables, self._values)
+            self._mark_model(averaged=True)
 
     def swap_out(self) -> None:
         """Puts the raw weights back."""
         if self._raw is not None:
             write(self._variables, from_host(self._raw, self._variables))
             self._raw = None
+            self._mark_model(averaged=False)
 
     def keep_best(self) -> None:
         """Remembers the present average as the best so far, in the host's memory."""
         self._best = to_host(self._values)
 
-    def finish(self) -> None:
-        """Leaves the best average in the model, or the present one if none was called best."""
-        best = None if self._best is None else from_host(self._best, self._variables)
-        write(self._variables, self._values if best is None else best)
+    def finish(self, *, overwritten: bool = True) -> None:
+        """Leaves the best average in the model, or the present one if none was called best.
+
+        Args:
+            overwritten: False leaves what is there, if that is the present average or what another
+                callback has put in its place, such as the best of an early stop.
+        """
+        if self._best is not None:
+            write(self._variables, from_host(self._best, self._variables))
+        elif overwritten or not self.swapped:
+            write(self._variables, self._values)
         self._raw = None
+        self._mark_model(averaged=True)
+
+    def _mark_model(self, *, averaged: bool) -> None:
+        """So that what is saved now, and the next `fit`, know which weights these are."""
+        if self._points:
+            attach(self._model).averaged = averaged
 
     def save(self) -> dict[str, Any]:
         """Returns it as numbers and arrays for a file; the model must hold the raw weights."""
@@ -135,7 +198,7 @@ class RunningAverage:
     def load(self, saved: dict[str, Any]) -> None:
         """Becomes the average that `save` has saved."""
         self._start, self._step, self._best = saved["start"], saved["step"], saved["best"]
-        self._cells.arrays = from_host(saved["arrays"], [*self._variables, *self._known])
+        self._cells.arrays = from_host(saved["arrays"], [*self._averaged, *self._known])
 
 
 def _advance(

@@ -25,6 +25,7 @@ class CarriedState(keras.losses.Loss):  # type: ignore[misc]
         super().__init__(name="adaptlr_state")
         self.source: Callable[[], dict[str, Any] | None] = lambda: self._loaded
         self._loaded: dict[str, Any] | None = None
+        self.averaged = False  # whether a schedule-free optimizer's average is in the model
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Zero; a Loss only so that Keras saves it."""
@@ -32,6 +33,8 @@ class CarriedState(keras.losses.Loss):  # type: ignore[misc]
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the state as text, if there is one."""
+        if self.averaged:
+            store["averaged"] = np.ones((), "uint8")
         content = self.source()
         if content is not None:
             text = json.dumps({"format": _FORMAT, **content})
@@ -43,6 +46,7 @@ class CarriedState(keras.losses.Loss):  # type: ignore[misc]
         Raises:
             ValueError: If it is of another format.
         """
+        self.averaged = "averaged" in store
         if "state" not in store:
             return
         content = json.loads(np.asarray(store["state"], "uint8").tobytes())

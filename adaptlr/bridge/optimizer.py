@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from adaptlr.bridge.schedule_free import is_schedule_free
+
 # What each class of optimizer is usually trained with, and who says so.
 CUSTOMARY = {
     "SGD": 0.1,  # without momentum; with 0.9 that is 0.01, the default of Keras
@@ -226,8 +228,14 @@ def momentum_name(optimizer: Any) -> str:
     """Name of the attribute that is an optimizer's momentum.
 
     Raises:
-        ValueError: If it has none, or was built without the slots for one.
+        ValueError: If it has none, was built without the slots for one, or needs it as it is.
     """
+    if is_schedule_free(optimizer):
+        raise ValueError(
+            f"{type(optimizer).__name__} has no momentum that could be cycled: its beta_1 says "
+            f"how much of its average is in the weights. Pass momentum=None to cycle the rate "
+            f"alone."
+        )
     for name in ("beta_1", "momentum"):
         if getattr(optimizer, name, 0.0) != 0.0:
             return name

@@ -6,6 +6,7 @@ from adaptlr.callbacks.cyclical import CyclicalLR, OneCycleLR
 from adaptlr.callbacks.finder import LRFinder
 from adaptlr.callbacks.plateau import PlateauLR
 from adaptlr.callbacks.schedule import ScheduleLR
+from adaptlr.callbacks.schedule_free import SwapScheduleFreeWeights
 
 __all__ = [
     "AutoLR",
@@ -15,4 +16,5 @@ __all__ = [
     "OneCycleLR",
     "PlateauLR",
     "ScheduleLR",
+    "SwapScheduleFreeWeights",
 ]

@@ -26,6 +26,7 @@ from adaptlr.bridge.fit import (
 )
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.bridge.own_optimizers import require_in_step, require_optimizers
+from adaptlr.bridge.schedule_free import train_again
 from adaptlr.controllers import Run
 from adaptlr.loop.backup import Backup, Identity
 from adaptlr.loop.log import Log
@@ -338,7 +339,7 @@ class LearningRateCallback(keras.callbacks.Callback):
             epoch = 0 if self._loop is None else self._loop.epoch + 1
         if self._loop is None:
             self._loop = self._start(epoch)
-            if self._plan.averaging:
+            if self._loop.averages:
                 self._unguard = on_exception(self, self._abandon)
         if self._backup is None or self._backup.begin_epoch(model):
             self._loop.begin_epoch(epoch)
@@ -382,7 +383,8 @@ class LearningRateCallback(keras.callbacks.Callback):
                 f"{', '.join(rivals)}: they would undo each other. "
                 f"Callbacks in this fit: {', '.join(other_names(self))}. Keep one that sets the "
                 f"rate; a schedule and a controller are combined by "
-                f"adaptlr.ScheduleLR(schedule, controller)."
+                f"adaptlr.ScheduleLR(schedule, controller), and optimizers=[...] of one callback "
+                f"drives several optimizers."
             )
 
     def _sync(self) -> None:
@@ -397,7 +399,10 @@ class LearningRateCallback(keras.callbacks.Callback):
         saved = None
         if self._backup is not None:
             saved = self._backup.restore(self.model, epoch, self._writers)
-        if saved is None:
+        if saved is not None:
+            self._carried.averaged = False  # a backup holds what is trained
+        else:
+            train_again(self.model, self._rate.leaves)
             saved = self._of_this_horizon(self._carried.take(epoch))
             if saved is not None:
                 self._identity.require(saved, "the state loaded with the weights", self._mend)

@@ -6,6 +6,7 @@ from typing import Any
 
 from adaptlr.bridge.average import RunningAverage
 from adaptlr.bridge.optimizer import OptimizerRate
+from adaptlr.bridge.schedule_free import points
 from adaptlr.bridge.snapshots import Snapshot, Snapshots
 from adaptlr.controllers import Decision
 from adaptlr.controllers.base import Effect
@@ -17,7 +18,7 @@ class Effects:
     Args:
         model: A model inside `fit`, compiled; one that is not built yet has nothing to keep.
         rate: The rates, which a restore must not touch, and the optimizers that have them.
-        averaging: Whether to keep an average.
+        averaging: Whether to keep an average; that of a schedule-free optimizer is kept anyway.
         step: Training steps done so far.
         epoch_steps: Steps in an epoch, or None if unknown.
 
@@ -39,9 +40,13 @@ class Effects:
         self._snapshots = Snapshots(rate)
         self._first_step = step
         self._restored_at: int | None = None
-        self.average = RunningAverage(model, step) if averaging else None
+        self._rate, self._averaging = rate, averaging
+        known = points(rate.leaves)
+        self.average: RunningAverage | None = None
+        if averaging or known:
+            self.average = RunningAverage(model, step, known, whole=averaging)
         self.next_average = step
-        self._average_interval = max(1, min(16, epoch_steps // 8)) if epoch_steps else 16
+        self._epoch_steps = epoch_steps
 
     @property
     def restorable(self) -> bool:
@@ -111,14 +116,25 @@ class Effects:
             self.average.update(step)
 
     def plan_average(self, step: int) -> None:
-        """Says when they are due next: a young average has a short window, and needs more."""
-        age = 0 if self.average is None else self.average.age
-        self.next_average = step + max(1, min(self._average_interval, age // 32))
+        """Says when they are due next."""
+        if self.average is not None:
+            self.next_average = self.average.due_after(step, self._epoch_steps)
 
     def swap_in(self) -> None:
         """Puts the averaged weights into the model, if there are any."""
+        self._recognise()
         if self.average is not None:
             self.average.swap_in()
+
+    def _recognise(self) -> None:
+        """Finds out what a schedule-free optimizer averages that its first step has built."""
+        if self.average is not None and self.average.recovers:
+            return
+        known = points(self._rate.leaves)
+        if known and self.average is None:
+            self.average = RunningAverage(self._model, self._first_step, known, whole=False)
+        elif known and self.average is not None:
+            self.average.learn(known)
 
     def swap_out(self) -> None:
         """Puts the raw weights back."""
@@ -134,12 +150,17 @@ class Effects:
             interrupted: Whether `fit` was; then the best may also be those of the last snapshot.
             overwritten: Whether Keras has put other weights into the model since the last step.
         """
-        if self.average is not None:
-            self.average.finish()
+        self._recognise()
+        average = self.average
+        if average is not None:
+            average.finish(overwritten=overwritten or self._averaging)
         elif overwritten and step == self._restored_at:
             self._snapshots.restore()
-        back = experiment or (interrupted and self.average is None)
-        return back and self._snapshots.restore() is not None and experiment
+        back = experiment or (interrupted and not self._averaging)
+        restored = back and self._snapshots.restore() is not None
+        if restored and average is not None and average.recovers:
+            average.finish()  # of what was restored
+        return restored and experiment
 
     # --- resuming ---------------------------------------------------------------------------
 

@@ -76,10 +76,10 @@ class Loop:
         known = steps is not None and fit.epochs is not None and plan.known_horizon
         total = (steps or 0) * (fit.epochs or 0) if known else None
         self._sensors = Sensors(plan, fit.owner, fit.model, total)
-        self._require_own_average()
         self._effects = Effects(
             fit.model, fit.rate, plan.averaging, step=self.step, epoch_steps=steps
         )
+        self._require_own_average()
         self._direction = fit.direction
         self._run = self._known_run() if saved is None else self._saved_run(saved)
         self._rates = Rates(plan, self._run, fit.owner, fit.model, fit.rate)
@@ -137,11 +137,12 @@ class Loop:
         self._control(None)
 
     def _require_own_average(self) -> None:
-        if self._plan.averaging and "SwapEMAWeights" in self._fit.others():
+        rivals = {"SwapEMAWeights", "SwapScheduleFreeWeights"} & {*self._fit.others()}
+        if self.averages and rivals:
             raise ValueError(
                 f"{self._fit.owner} keeps an average of the weights and swaps it in at each "
-                f"epoch's end; beside it keras.callbacks.SwapEMAWeights would train on from the "
-                f"wrong weights. Leave SwapEMAWeights out of fit(callbacks=...)."
+                f"epoch's end; beside it {min(rivals)} would train on from the wrong weights. "
+                f"Leave {min(rivals)} out of fit(callbacks=...)."
             )
 
     # --- resuming ---------------------------------------------------------------------------
@@ -231,6 +232,11 @@ class Loop:
         return self._epoch
 
     @property
+    def averages(self) -> bool:
+        """Whether averaged weights are validated, its own or those of the optimizer."""
+        return self._effects.average is not None
+
+    @property
     def exploring(self) -> bool:
         """Whether the present weights are an experiment that will be undone."""
         return self._decision.rate_is == "experiment"
@@ -295,7 +301,7 @@ class Loop:
         self._over = True
         loss = self._sensors.loss.read() if self._epoch_loss is None else self._epoch_loss
         self._end_steps()
-        average = self._effects.average
+        averaging = self._plan.averaging
         if self._sensors.missing_from(logs):
             self._swap_in()
             logs.update(self._sensors.evaluate())
@@ -305,13 +311,13 @@ class Loop:
         self._rates.require_ownership(self.step, self._fit.others)
         self._rates.apply(max(self.step - 1, self._first), self._decision)
         rates = self._fit.rate.read_all()
-        if self.exploring and average is not None:
+        if self.exploring and averaging:
             self._tell_without_experiment(logs)
             rates = dict(zip(rates, self._fit.rate.state.begin, strict=True))
         logs.update(rates)
         self._log.epoch(self.step, {**logs}, self._noise())
         self._control(loss, self._sensors.monitored(logs, self._epoch), epoch_end=True)
-        if average is None or "keep best" in self._decision.effects:
+        if not averaging or "keep best" in self._decision.effects:
             self._log.left(self.step, logs)
         self._swap_in()
 
@@ -465,7 +471,8 @@ class Loop:
         average = self._effects.average
         if average is None:
             return {}
-        if not (self._fit.logged and self._sensors.measurable) or self.exploring:
+        noted = self._plan.averaging and self._fit.logged and self._sensors.measurable
+        if not noted or self.exploring:
             average.swap_out()
             return {}
         self._swap_in()  # if nothing has been validated

@@ -45,6 +45,7 @@ class Rates:
     ) -> None:
         self.state = RatesState()
         self._coming: float | None = None
+        self._unknown: tuple[int, Exception] | None = None  # a step, and why it has no rate
         self._plan = plan
         self._run = run
         self._owner = owner
@@ -70,7 +71,7 @@ class Rates:
         """Whether rate or momentum of a step are to be written: on JAX that takes a sync."""
         if not self.every_step:
             return False
-        new = decision.scale * self._scheduled(step) != self.state.written
+        new = decision.scale * self._expected(step) != self.state.written
         return new or self.state.lost or self._cycled is not None
 
     def compile_in(self, step: int, scale: float) -> None:
@@ -126,12 +127,7 @@ class Rates:
             ended: Whether the run has: a schedule that knows no rate for it leaves the last one's.
         """
         before = max(step - 1, self._run.first_step)
-        try:
-            self._coming = decision.scale * self._scheduled(step)
-        except Exception:
-            if not ended:
-                raise
-            self._coming = decision.scale * self._scheduled(before)
+        self._coming = decision.scale * self._expected(step, ended=ended)
         rate = decision.scale * self._scheduled(before) if after else self._coming
         if rate != self.state.written or self.state.lost or after:
             lasting = self._lasting(step, self._coming, decision)
@@ -209,6 +205,24 @@ class Rates:
         elif decision.rate_is != "kept":
             return self._run.learning_rate
         return rate or self._run.learning_rate
+
+    def _expected(self, step: int, *, ended: bool = False) -> float:
+        """The rate of a step that may not be there; if it is not, a schedule may not know it.
+
+        Data of unknown length announce a batch before they look for it. What the schedule raises
+        is then kept until the batch is known to have been there, and the rate stays as it was.
+        """
+        if self._unknown is not None and step > self._unknown[0]:
+            raise self._unknown[1]
+        self._unknown = None
+        try:
+            return self._scheduled(step)
+        except Exception as error:
+            first = step == self._run.first_step
+            if not ended and (first or self._run.steps_per_epoch is not None):
+                raise
+            self._unknown = step, error
+            return self._scheduled(max(step - 1, self._run.first_step))
 
     def _scheduled(self, step: int) -> float:
         value = float(self._schedule(step))

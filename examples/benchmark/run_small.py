@@ -117,6 +117,16 @@ METHODS = [
         lambda job, data, factor: [],
         optimizer=keras.optimizers.ScheduleFreeAdamW,
     ),
+    Method(
+        "ScheduleFreeAdamW, averages",
+        lambda job, data, factor: [adaptlr.SwapScheduleFreeWeights()],
+        optimizer=keras.optimizers.ScheduleFreeAdamW,
+    ),
+    Method(
+        "ScheduleFreeAdamW, AutoLR",
+        lambda job, data, factor: [adaptlr.AutoLR(monitor=job.monitor)],
+        optimizer=keras.optimizers.ScheduleFreeAdamW,
+    ),
     Method("OneCycleLR", one_cycle),
     Method(
         "constant at",
@@ -173,7 +183,7 @@ class Bench:
         keras.utils.set_random_seed(seed)
         kind = method.optimizer
         new = job.build(None if kind is None else kind())
-        model = self._models.setdefault((job.name, "" if kind is None else method.name), new)
+        model = self._models.setdefault((job.name, getattr(kind, "__name__", "")), new)
         if model is not new:
             both = [(m.variables, m.optimizer.variables) for m in (model, new)]
             for mine, its in zip(*(itertools.chain(*groups) for groups in both), strict=True):

@@ -116,8 +116,9 @@ def figures(jobs: Sequence[Job], table: dict[str, dict[str, Runs]], method: str)
 
 def figure_table(jobs: Sequence[Job], table: dict[str, dict[str, Runs]]) -> str:
     """The figures, a row for each method that ran on a third of the jobs that have any."""
-    methods = ["constant", "ReduceLROnPlateau", "ScheduleFreeAdamW", "OneCycleLR", "best decay",
-               "AutoLR 0.1", OURS]  # fmt: skip
+    free = "ScheduleFreeAdamW"
+    methods = ["constant", "ReduceLROnPlateau", free, f"{free}, averages", f"{free}, AutoLR",
+               "OneCycleLR", "best decay", "AutoLR 0.1", OURS]  # fmt: skip
     rows = [figures(jobs, table, method) for method in methods]
     head = ["method", "jobs", "runs", "far below the default", "jobs lost", "regret, points",
             "loss ÷ best decay's", "lottery, median"]  # fmt: skip

@@ -37,6 +37,23 @@ def steps(count):
     return {"x": ones, "y": ones, "batch_size": 1, "verbose": 0, "shuffle": False}
 
 
+def unknown_length(count):
+    """`count` batches of one sample for `one_weight`; nobody can tell how many they are."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        ones = tf.ones((1, 1))
+        return tf.data.Dataset.from_tensors((ones, ones)).repeat(count).filter(lambda x, y: True)
+    torch = pytest.importorskip("torch")
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            for _ in range(count):
+                yield np.ones((1,), "float32"), np.ones((1,), "float32")
+
+    return torch.utils.data.DataLoader(Stream(), batch_size=1)
+
+
 def weight(model):
     return model.get_weights()[0].item()
 

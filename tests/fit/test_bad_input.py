@@ -12,6 +12,7 @@ from models import (
     collected_warnings,
     one_weight,
     steps,
+    unknown_length,
     weight,
 )
 
@@ -30,6 +31,11 @@ EVERY = {
     "LRFinder": lambda: adaptlr.LRFinder(num_steps=4),
 }
 every_callback = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
+
+KINDS_OF_DATA = {
+    "known": steps,
+    "unknown": lambda count: {"x": unknown_length(count), "verbose": 0, "shuffle": False},
+}
 
 
 class TestValidationData:
@@ -321,14 +327,19 @@ class TestObjectsOfTheWrongKind:
         ],
         ids=["list", "inside", "division"],
     )
-    def test_is_not_held_to_a_rate_for_the_step_after_the_last(self, schedule):
+    @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+    @pytest.mark.parametrize("data", KINDS_OF_DATA.values(), ids=KINDS_OF_DATA)
+    def test_is_not_held_to_a_rate_for_the_step_after_the_last(self, data, schedule):
         model = one_weight()
-        model.fit(**steps(4), epochs=2, callbacks=[adaptlr.ScheduleLR(schedule)])
+        model.fit(**data(4), epochs=2, callbacks=[adaptlr.ScheduleLR(schedule)])
         assert weight(model) == pytest.approx(-sum(map(schedule, range(8))))
 
-    def test_but_to_those_before_it_is(self):
+    @pytest.mark.parametrize("rates", [[], [1.0, 0.5], [1.0, 0.5, 0.2]], ids=len)
+    @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+    @pytest.mark.parametrize("data", KINDS_OF_DATA.values(), ids=KINDS_OF_DATA)
+    def test_but_to_those_before_it_is(self, data, rates):
         with pytest.raises(IndexError):
-            one_weight().fit(**steps(4), callbacks=[adaptlr.ScheduleLR([1.0, 0.5].__getitem__)])
+            one_weight().fit(**data(4), callbacks=[adaptlr.ScheduleLR(rates.__getitem__)])
 
     def test_a_schedule_may_be_a_text(self):
         model = one_weight()

@@ -8,7 +8,8 @@ import pytest
 from models import blobs, classifier, collected_warnings, one_weight, steps, weight
 
 import adaptlr
-from adaptlr.controllers import Decision
+from adaptlr.controllers import Decision, Feedback
+from adaptlr.monitor import Monitor
 from adaptlr.schedules import Constant
 
 BACKEND = keras.backend.backend()
@@ -273,6 +274,16 @@ def test_without_a_loss_to_see_autolr_says_so_and_trains_at_a_customary_rate():
     assert [d.rule for d in callback.decisions][:3] == ["start", "begin", "unseen"]
     assert callback.learning_rate == pytest.approx(0.2)
     assert model.get_weights()[0].item() < -100.0  # it was trained: the gradient is one
+
+
+def test_without_a_loss_to_see_feedback_under_another_callback_says_so_too():
+    inputs = keras.Input((1,))
+    model = OwnLoop(inputs, keras.layers.Dense(1, use_bias=False)(inputs))
+    model.compile(keras.optimizers.SGD(0.5))
+    callback = adaptlr.ScheduleLR(Constant(0.5), Feedback(Monitor("own", "min")))
+    with collected_warnings() as messages:
+        model.fit(**steps(80), epochs=2, callbacks=[callback])
+    assert sum("ScheduleLR: " in m and "no metric named 'loss'" in m for m in messages) == 1
 
 
 @pytest.mark.parametrize("way", [0, 1], ids=["schedule", "controller"])

@@ -54,6 +54,8 @@ def test_the_blocks_of_a_page_run_one_after_another(page, tmp_path, monkeypatch)
         keras.optimizers, "OptimizerMap"
     ):
         pytest.skip("this release of Keras has no groups of optimizers")
+    if "ScheduleFreeAdamW(" in shown(page) and not hasattr(keras.optimizers, "ScheduleFreeAdamW"):
+        pytest.skip("this release of Keras has no schedule-free optimizer")
     monkeypatch.chdir(tmp_path)
     names = prepared() if page.name == "README.md" else {}
     with warnings.catch_warnings():

@@ -86,6 +86,24 @@ def weights_whether_frozen_or_not():
     assert [v.name for v in layer._trainable_variables] == ["kernel", "bias"]
 
 
+def where_a_schedule_free_optimizer_is():
+    """Its z lie in the order of the variables; the weights are a mixture of z and the average."""
+    if not hasattr(keras.optimizers, "ScheduleFreeAdamW"):
+        return
+    seen = []
+
+    class Seen(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            z = keras.ops.convert_to_numpy(self.model.optimizer._momentums[0].value)
+            seen.append((weight(self.model), z.item()))
+
+    model = one_weight(keras.optimizers.ScheduleFreeAdamW(0.1, beta_1=0.5))
+    model.fit(**steps(1), epochs=3, callbacks=[Seen()])
+    assert [z for _, z in seen] == pytest.approx([-0.1, -0.2, -0.3], rel=1e-5)
+    average, mixed = [-0.1, -0.15, -0.2], [-0.1, -0.175, -0.25]
+    assert [y for y, _ in seen] == pytest.approx(mixed if BACKEND == "jax" else average, rel=1e-5)
+
+
 class _First(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
@@ -164,6 +182,7 @@ BELIEFS = {
     "_jax_state_synced": the_state_on_jax,
     "_learning_rate": where_a_schedule_stands,
     "_model": the_model_of_a_callback,
+    "_momentums": where_a_schedule_free_optimizer_is,
     "_symbolic_build": building_without_a_step,
     "_trainable_variables": weights_whether_frozen_or_not,
     "_value": the_value_of_a_variable,

@@ -7,7 +7,15 @@ import csv
 import keras
 import numpy as np
 import pytest
-from models import blobs, classifier, collected_warnings, one_weight, steps, weight
+from models import (
+    blobs,
+    classifier,
+    collected_warnings,
+    one_weight,
+    steps,
+    unknown_length,
+    weight,
+)
 
 import adaptlr
 from adaptlr.schedules import Cosine, OneCycle
@@ -107,23 +115,6 @@ SCHEDULES = {
 }
 
 
-def unknown_length():
-    """Ten batches of one sample, of which nobody can tell that they are ten."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        ones = tf.ones((1, 1))
-        return tf.data.Dataset.from_tensors((ones, ones)).repeat(10).filter(lambda x, y: True)
-    torch = pytest.importorskip("torch")
-
-    class Stream(torch.utils.data.IterableDataset):
-        def __iter__(self):
-            for _ in range(10):
-                yield np.ones((1,), "float32"), np.ones((1,), "float32")
-
-    return torch.utils.data.DataLoader(Stream(), batch_size=1)
-
-
 class TestRates:
     """Applied, logged and shown are one number: that of the last step of the epoch."""
 
@@ -155,7 +146,7 @@ class TestRates:
     def test_of_an_unknown_number_of_steps(self, kind, tmp_path):
         def fit(model, callbacks):
             arguments = {"epochs": 4, "verbose": 0, "shuffle": False, "callbacks": callbacks}
-            return model.fit(unknown_length(), **arguments).history
+            return model.fit(unknown_length(10), **arguments).history
 
         self.check(kind, tmp_path, fit)
 
