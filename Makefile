@@ -20,8 +20,9 @@ PIP_FAILED = { echo "Installing failed. TensorFlow has wheels for Python 3.10 to
 	"'make clean' and 'make PYTHON=python3.12 ...'."; exit 1; }
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
-# A process for each core; threads of their own would wait for each other's.
-PYTEST := -m pytest -q -n auto
+# A process for each core; threads of their own would wait for each other's. Tests of one file stay
+# together as long as they can, for they look at the same runs.
+PYTEST := -m pytest -q -n auto --dist worksteal
 test test-core test-all test-oldest test-next test-wheel: export OMP_NUM_THREADS ?= 1
 
 .PHONY: help demo reference test test-core test-all test-oldest test-next test-wheel check docs clean
@@ -72,7 +73,8 @@ test-next: $(NEXT_VENV)/.created  ## run the quick tests with the newest Keras, 
 
 # The tests come from the sdist and lose its adaptlr/, so only the installed wheel can be imported. All of
 # tests/core, and of the fits those that would miss a file: everything public, every writer, a whole run.
-WHEEL_TESTS := tests/core tests/fit/test_public.py tests/fit/test_writers.py tests/fit/test_auto.py
+WHEEL_TESTS := tests/core tests/fit/test_public.py tests/fit/test_writers.py \
+	tests/fit/test_auto.py::test_learns_from_any_start_rate
 test-wheel: $(VENV)/.dev $(WHEEL_VENV)/.created  ## build sdist and wheel, run the tests against the wheel
 	@echo "test-wheel: build, install and test the wheel, about 5 minutes"
 	@rm -rf dist

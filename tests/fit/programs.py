@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -19,6 +20,9 @@ PROCESSES.set_forkserver_preload(
     ["keras", "adaptlr.callbacks", "rich.console", "rich.progress", "sklearn.datasets"]
 )
 
+# How JAX is to be set up in each: see tests/fit/conftest.py.
+JAX_SETTINGS = {}
+
 
 def paths():
     """What an environment has to hold for our own package to be found."""
@@ -32,7 +36,8 @@ def start(script, *arguments, **environment):
     environment = {**os.environ, **paths(), **environment}
     with tempfile.TemporaryDirectory() as folder:
         shown = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = PROCESSES.Process(target=_program, args=(command, environment, shown))
+        arguments = (command, environment, shown, JAX_SETTINGS)
+        process = PROCESSES.Process(target=_program, args=arguments)
         process.start()
         process.join()
         texts = [path.read_text() if path.exists() else "" for path in shown]
@@ -46,12 +51,14 @@ def run(script, *arguments, **environment):
     return ran.stdout
 
 
-def _program(command, environment, shown):
+def _program(command, environment, shown, jax_settings):
     """What `python script` does, from the import of Keras on."""
     os.environ.clear()
     os.environ.update(environment)
     for descriptor, path in enumerate(shown, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    for name, value in jax_settings.items():
+        importlib.import_module("jax").config.update(name, value)
     here = str(Path(__file__).parent)
     sys.argv = command
     sys.path[:] = [str(Path(command[0]).parent), *_OURS, *(p for p in sys.path if p != here)]

@@ -17,6 +17,7 @@ def run_example(*arguments):
     return programs.run(ROOT / "examples" / "batch_size.py", *arguments)
 
 
+@pytest.mark.slow
 def test_the_example_measures_and_records(tmp_path):
     record, picture = tmp_path / "record.jsonl", tmp_path / "picture.png"
     shown = run_example(

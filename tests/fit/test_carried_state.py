@@ -67,28 +67,31 @@ def test_without_it_the_waiting_begins_anew(path):
     assert train(network, plateau(), first=5) != train(small(), plateau())[5:]
 
 
-def test_a_file_loads_where_there_is_no_adaptlr(path):
+def test_files_load_where_there_is_no_adaptlr(tmp_path):
     """Without a warning, and with the optimizer's slots."""
     network = small()
-    train(network, plateau(), Save(4, path), epochs=5)
-    script = f"""
+    paths = [tmp_path / "run.keras", tmp_path / "run.weights.h5"]
+    train(network, plateau(), *(Save(4, path) for path in paths), epochs=5)
+    script = """
 import sys, warnings
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", message="__array__ implementation")
 import keras, numpy as np
-if {path.suffix == ".keras"}:
-    model = keras.models.load_model({str(path)!r})
-else:
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.Adam(0.01), "mse")
-    model.optimizer.build(model.trainable_variables)
-    model.load_weights({str(path)!r})
+whole, weights = sys.argv[1:]
+loaded = keras.models.load_model(whole)
+built = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+built.compile(keras.optimizers.Adam(0.01), "mse")
+built.optimizer.build(built.trainable_variables)
+built.load_weights(weights)
 assert "adaptlr" not in sys.modules
-print(int(model.optimizer.iterations), model.get_weights()[0].item())
+for model in (loaded, built):
+    print(int(model.optimizer.iterations), model.get_weights()[0].item())
 """
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *map(str, paths)], capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert ran.stdout.split() == ["20", str(network.get_weights()[0].item())]
+    assert ran.stdout.split() == ["20", str(network.get_weights()[0].item())] * 2
 
 
 def test_a_file_without_state_loads_where_there_is_one(path):

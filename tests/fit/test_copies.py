@@ -49,8 +49,8 @@ def cloudpickled(value):
     return cloudpickle.loads(cloudpickle.dumps(value))
 
 
-every_way = pytest.mark.parametrize("copied", [pickled, cloudpickled, copy.deepcopy])
-trained_way = pytest.mark.parametrize("copied", [pickled, copy.deepcopy])
+WAYS = [pickled, cloudpickled, copy.deepcopy]
+every_way = pytest.mark.parametrize("copied", WAYS)
 
 
 class CtrlC(keras.callbacks.Callback):
@@ -95,34 +95,31 @@ class TestCopies:
     @pytest.mark.parametrize("name", EVERY)
     def test_of_a_new_callback_give_the_same_rates(self, name):
         callback = EVERY[name]()
-        assert same(cloudpickled(callback)) == same(callback)
-        for copied in (pickled, copy.deepcopy):
-            again = copied(callback)
-            assert same(again) == same(callback)
-            assert train(again) == wanted(name)
-            assert callback.decisions == []
+        again, *others = [copied(callback) for copied in WAYS]
+        assert same(again) == same(callback)
+        assert train(again) == wanted(name)
+        assert callback.decisions == []
+        assert [same(other) for other in others] == [same(callback)] * 2
 
     @pytest.mark.parametrize("name", EVERY)
     def test_after_a_fit_give_the_same_rates(self, name):
         callback = EVERY[name]()
         assert train(callback) == wanted(name)
         before = same(callback)
-        assert same(cloudpickled(callback)) == before
-        for copied in (pickled, copy.deepcopy):
-            again = copied(callback)
-            assert same(again) == before
-            assert train(again) == wanted(name)
-            assert same(callback) == before
+        *others, again = [copied(callback) for copied in WAYS]
+        assert same(again) == before
+        assert train(again) == wanted(name)
+        assert [same(one) for one in (callback, *others)] == [before] * 3
 
-    @trained_way
     @pytest.mark.parametrize("name", EVERY)
-    def test_after_an_interrupted_fit_give_the_same_rates(self, name, copied):
+    def test_after_an_interrupted_fit_give_the_same_rates(self, name):
         callback = EVERY[name]()
         with pytest.raises(KeyboardInterrupt):
             train(callback, CtrlC(4))
-        again = copied(callback)
+        *others, again = [copied(callback) for copied in WAYS[::-1]]
         assert same(again) == same(callback)
         assert train(again) == wanted(name)
+        assert [same(other) for other in others] == [same(callback)] * 2
 
     def test_of_a_schedule_that_is_a_function(self):
         callback = adaptlr.ScheduleLR(lambda step: 1.0 / (1 + step))
@@ -280,13 +277,11 @@ class TestSubclasses:
     @every_subclass
     def test_can_be_copied_new_and_after_a_fit(self, name):
         callback = SUBCLASSES[name][0]()
-        for copied in (pickled, cloudpickled, copy.deepcopy):
-            assert same(copied(callback)) == same(callback)
+        assert [same(copied(callback)) for copied in WAYS] == [same(callback)] * 3
         rates = train(callback)
-        for copied in (pickled, copy.deepcopy):
-            later = copied(callback)
-            assert same(later) == same(callback)
-            assert train(later) == rates
+        *others, later = [copied(callback) for copied in WAYS]
+        assert [same(one) for one in (later, *others)] == [same(callback)] * 3
+        assert train(later) == rates
 
     @every_way
     def test_keep_what_is_their_own(self, copied):

@@ -65,7 +65,7 @@ def learns(optimizer, *, epochs=20, **arguments):
     callback = adaptlr.AutoLR()
     history = model.fit(
         x, y, batch_size=32, epochs=epochs, verbose=0, callbacks=[callback],
-        validation_data=(x, y), **arguments,
+        validation_data=(x[:96], y[:96]), **arguments,
     ).history  # fmt: skip
     assert max(history["val_accuracy"]) > 0.9
     assert [r.rule for r in callback.decisions][:3] == ["start", "begin", "warm"]

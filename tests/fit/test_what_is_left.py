@@ -38,6 +38,7 @@ OPTIMIZERS = {
         keras.optimizers.SGD(0.3, momentum=0.9, use_ema=True), 1.0
     ),
 }
+OTHERS = ["none", "before", "after"]  # where another callback is listed that may stop
 
 
 class Swap(keras.callbacks.SwapEMAWeights):
@@ -73,8 +74,14 @@ class TestWeights:
     def left(self, model):
         return model.evaluate(*VALIDATION, verbose=0, return_dict=True)["loss"]
 
-    @pytest.mark.parametrize("others", ["none", "before", "after"])
-    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+    @pytest.mark.parametrize(
+        ("optimizer", "others"),
+        [
+            *((name, others) for name in ("plain", "use_ema") for others in OTHERS),
+            ("overwriting", "before"),
+            ("loss scale", "after"),
+        ],
+    )
     def test_are_the_best_where_plateaulr_has_stopped(self, optimizer, others):
         rule = adaptlr.PlateauLR(patience=2, restore_best_weights=True, stop=True, min_delta=0.0)
         callbacks = [rule]

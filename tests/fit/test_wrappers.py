@@ -22,8 +22,15 @@ EVERY = {
     "OneCycleLR": lambda **k: adaptlr.OneCycleLR(0.1, momentum=None, **k),
     "ScheduleLR": lambda **k: adaptlr.ScheduleLR(Warmup(Constant(0.1), 4), **k),
 }
-every_callback = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
-used_or_new = pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+
+
+def every_callback(*turns):
+    """Each callback new or used, by turns: what one wrapper gets new, the other gets used."""
+    cases = [
+        pytest.param(make, turn == "used", id=f"{name} {turn}")
+        for (name, make), turn in zip(EVERY.items(), turns * 3, strict=True)
+    ]
+    return pytest.mark.parametrize(("make", "used"), cases)
 
 
 def network(width=8):
@@ -50,8 +57,7 @@ def runs(path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@used_or_new
-@every_callback
+@every_callback("new", "used")
 def test_keras_tuner_searches_with_it(make, used, tmp_path):
     keras_tuner = pytest.importorskip("keras_tuner")
     (x, y), log = blobs(32), tmp_path / "log.jsonl"
@@ -60,7 +66,7 @@ def test_keras_tuner_searches_with_it(make, used, tmp_path):
         use(callback)
     before = list(callback.decisions)
     tuner = keras_tuner.RandomSearch(
-        lambda parameters: network(parameters.Int("width", 4, 16)),
+        lambda parameters: network(parameters.Choice("width", [4, 8])),
         objective="val_loss",
         max_trials=2,
         executions_per_trial=2,
@@ -101,8 +107,7 @@ def classifier(base):
     return Classifier
 
 
-@used_or_new
-@every_callback
+@every_callback("used", "new")
 def test_scikit_learn_clones_and_cross_validates_with_it(make, used, tmp_path):
     base = pytest.importorskip("sklearn.base")
     selection = pytest.importorskip("sklearn.model_selection")
