@@ -377,3 +377,35 @@ def test_refuses_a_second_average_of_the_weights_beside_it():
 
 def test_learning_rate_is_none_before_fit():
     assert adaptlr.AutoLR().learning_rate is None
+
+
+OPTIMIZERS = {
+    "SGD": lambda kinds: kinds.SGD(),
+    "momentum": lambda kinds: kinds.SGD(momentum=0.9),
+    "accumulation": lambda kinds: kinds.SGD(momentum=0.9, gradient_accumulation_steps=4),
+    "use_ema": lambda kinds: kinds.Adam(use_ema=True),
+    "LossScale": lambda kinds: kinds.LossScaleOptimizer(kinds.Adam()),
+    **{
+        name: lambda kinds, name=name: getattr(kinds, name)()
+        for name in (
+            *("RMSprop", "Adam", "AdamW", "Nadam", "Adamax", "Adagrad", "Adadelta", "Adafactor"),
+            *("Ftrl", "Lion", "Lamb", "Muon", "ScheduleFreeAdamW"),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_learns_with_every_optimizer_of_keras(name):
+    """At their default rates Adagrad, Adadelta and Ftrl stay near a third, which is chance."""
+    if not hasattr(keras.optimizers, name) and name[0].isupper() and name != "LossScale":
+        pytest.skip(f"this release of Keras has no {name}")
+    if name == "Muon" and keras.__version__.startswith("3.12."):
+        pytest.skip("Muon of Keras 3.12 fails on TensorFlow, without a callback as well")
+    x, y = blobs(192)
+    model = classifier(OPTIMIZERS[name](keras.optimizers))
+    callback = adaptlr.AutoLR()
+    arguments = {"batch_size": 8, "epochs": 5, "validation_data": (x, y), "verbose": 0}
+    model.fit(x, y, **arguments, callbacks=[callback])
+    assert callback.learning_rate > 0.0
+    assert model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"] > 0.7
