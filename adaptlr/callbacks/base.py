@@ -423,7 +423,24 @@ class LearningRateCallback(keras.callbacks.Callback):
         )
         writer = MultiWriter(self._writers if is_chief() else [])
         log = Log(writer, self._announce, self._hyperparameters(), self._found)
-        return Loop(self._plan, fit, log, saved)
+        loop = Loop(self._plan, fit, log, saved)
+        self._warn_of_single_epochs(loop)
+        return loop
+
+    _is_asked_once = False  # as LRFinder is, of which nothing is to go on
+
+    def _warn_of_single_epochs(self, loop: Loop) -> None:
+        """Says once that `fit` is called in a loop, one epoch at a time, and nothing goes on."""
+        carried, single = self._carried, self.params.get("epochs") == 1 and loop.begins_anew
+        carried.single_epochs = carried.single_epochs + 1 if single else 0
+        if carried.single_epochs == 2 and not self._is_asked_once:
+            name = type(self).__name__
+            warnings.warn(
+                f"{name} begins anew in each fit, and this is the third in a row of one epoch. "
+                f"Where a schedule is to go on, number the epochs: fit(initial_epoch=epoch, "
+                f"epochs=epoch + 1). A rule that compares epochs needs all of them in one fit.",
+                stacklevel=5,
+            )
 
     def _of_this_horizon(self, saved: dict[str, Any] | None) -> dict[str, Any] | None:
         """Drops a state that came with the weights, and has planned by another end."""

@@ -77,6 +77,8 @@ class LRFinder(LearningRateCallback):
             model.fit(x, y, batch_size=32, epochs=20)
     """
 
+    _is_asked_once = True
+
     def __init__(
         self,
         min_lr: float = 1e-7,

@@ -203,6 +203,12 @@ class Loop:
         return not self._restored and self._run.first_step > 0 and not self._run.new
 
     @property
+    def begins_anew(self) -> bool:
+        """Whether an optimizer that was trained goes on, and schedule and rules begin anew."""
+        goes_on = self._restored or self._run.new or self._run.first_step > 0
+        return not (goes_on or (self._plan.open_loop and self._rates.constant))
+
+    @property
     def direction_known(self) -> bool:
         """Whether the direction of the monitored metric is more than a guess."""
         return self._direction is not None

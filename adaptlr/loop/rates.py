@@ -65,7 +65,12 @@ class Rates:
     @property
     def every_step(self) -> bool:
         """Whether each step may have a rate of its own that is to be written before it."""
-        return self._in_graph is None and not isinstance(self._schedule, Constant)
+        return self._in_graph is None and not self.constant
+
+    @property
+    def constant(self) -> bool:
+        """Whether the schedule is one rate."""
+        return isinstance(self._schedule, Constant)
 
     def differs(self, step: int, decision: Decision) -> bool:
         """Whether rate or momentum of a step are to be written: on JAX that takes a sync."""
@@ -77,7 +82,7 @@ class Rates:
     def compile_in(self, step: int, scale: float) -> None:
         """Compiles the rates to come into the step, if nothing but a fault will change them."""
         momentum = self._momentum
-        if not compiles_steps() or isinstance(self._schedule, Constant):
+        if not compiles_steps() or self.constant:
             if momentum is not None:
                 self._cycled = CycledMomentum(self._model, self._optimizer.leaves)
             return

@@ -18,7 +18,7 @@ from models import (
 )
 
 import adaptlr
-from adaptlr.schedules import Cosine, OneCycle
+from adaptlr.schedules import Constant, Cosine, OneCycle
 
 X, Y = blobs(96)
 VALIDATION = blobs(64, seed=1)
@@ -251,3 +251,39 @@ class TestInitialEpoch:
             callback = adaptlr.OneCycleLR(1.0, total_steps=6 * 4, momentum=None)
             model.fit(**steps(4), initial_epoch=epoch, epochs=epoch + 1, callbacks=[callback])
         assert weight(model) == pytest.approx(-sum(map(OneCycle(1.0, 24), range(24))), rel=1e-5)
+
+
+LOOPED = {
+    "AutoLR": lambda: adaptlr.AutoLR(monitor="loss"),
+    "PlateauLR": lambda: adaptlr.PlateauLR("loss"),
+    "CyclicalLR": lambda: adaptlr.CyclicalLR(0.1, 1.0, 30),
+    "ScheduleLR": lambda: adaptlr.ScheduleLR(Cosine(1.0, 40)),
+}
+
+
+class TestFitsOfOneEpochInALoop:
+    """Nothing goes on in them, which is said at the third."""
+
+    def messages(self, make, fits, **arguments):
+        model, callback = one_weight(), make()
+        with collected_warnings() as messages:
+            for epoch in range(fits):
+                numbers = {k: v + epoch for k, v in arguments.items()}
+                model.fit(**steps(10), **numbers, callbacks=[callback])
+                callback = make()  # one for each or one for all
+        return [m for m in messages if "begins anew in each fit" in m]
+
+    @pytest.mark.parametrize("name", LOOPED)
+    def test_are_told_once(self, name):
+        (message,) = self.messages(LOOPED[name], 5)
+        assert message.startswith(f"{name} begins anew")
+        assert self.messages(LOOPED[name], 2) == []
+
+    @pytest.mark.parametrize("name", LOOPED)
+    def test_not_if_they_are_numbered_or_longer(self, name):
+        assert self.messages(LOOPED[name], 4, initial_epoch=0, epochs=1) == []
+        assert self.messages(LOOPED[name], 4, epochs=2) == []
+
+    def test_nor_where_nothing_could_go_on(self):
+        assert self.messages(lambda: adaptlr.ScheduleLR(Constant(0.1)), 4) == []
+        assert self.messages(lambda: adaptlr.LRFinder(num_steps=4), 4) == []
