@@ -210,8 +210,9 @@ class TestTrialsThatShareADirectory:
 
     def test_a_run_that_was_killed_and_begins_anew_is_none(self, tmp_path):
         writer = TensorBoardWriter(tmp_path)
-        writer.write_scalars(0, {"loss": 1.0})  # and never closed
+        writer.write_scalars(0, {"loss": 1.0})  # and not closed
         assert self.fit(adaptlr.PlateauLR("loss", log_dir=tmp_path), epochs=2) == []
+        writer.close()  # so that no file is left open
 
     def test_with_a_backup_the_second_is_told_of_too(self, tmp_path):
         for told in (0, 1):
