@@ -194,7 +194,7 @@ def test_a_full_disk_leaves_no_open_archive_behind(tmp_path, monkeypatch):
             Faults(patch, first, OSError(28, "No space left on device"), lasting=True)
             with contextlib.suppress(OSError):
                 Store(tmp_path / f"{first}").save(NEW)
-            gc.collect()
+    gc.collect()
     assert late == []
 
 
