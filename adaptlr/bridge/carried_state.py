@@ -26,7 +26,8 @@ class CarriedState(keras.losses.Loss):  # type: ignore[misc]
         self.source: Callable[[], dict[str, Any] | None] = lambda: self._loaded
         self._loaded: dict[str, Any] | None = None
         self.averaged = False  # whether a schedule-free optimizer's average is in the model
-        self.single_epochs = 0  # fits of one epoch in a row, all of epoch 0
+        # The callback of the last fit, and how many before it had one too, all of epoch 0 alone.
+        self.single_epochs = ("", 0)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Zero; a Loss only so that Keras saves it."""

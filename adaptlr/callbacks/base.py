@@ -431,10 +431,10 @@ class LearningRateCallback(keras.callbacks.Callback):
 
     def _warn_of_single_epochs(self, loop: Loop) -> None:
         """Says once that `fit` is called in a loop, one epoch at a time, and nothing goes on."""
-        carried, single = self._carried, self.params.get("epochs") == 1 and loop.begins_anew
-        carried.single_epochs = carried.single_epochs + 1 if single else 0
-        if carried.single_epochs == 2 and not self._is_asked_once:
-            name = type(self).__name__
+        name, (last, before) = type(self).__name__, self._carried.single_epochs
+        single = self.params.get("epochs") == 1 and loop.begins_anew and last == name
+        self._carried.single_epochs = name, before + 1 if single else 0
+        if self._carried.single_epochs[1] == 2 and not self._is_asked_once:
             warnings.warn(
                 f"{name} begins anew in each fit, and this is the third in a row of one epoch. "
                 f"Where a schedule is to go on, number the epochs: fit(initial_epoch=epoch, "
