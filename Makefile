@@ -41,7 +41,7 @@ reference: $(VENV)/.demo  ## train the runs in docs/data/reference again
 	@KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py --out docs/data/reference
 
 test: $(VENV)/.dev  ## run the tests on TensorFlow
-	@echo "test: every test on TensorFlow, about 11 minutes on two cores"
+	@echo "test: every test on TensorFlow, 10 to 20 minutes on two cores"
 	@KERAS_BACKEND=tensorflow $(BIN)/python $(PYTEST)
 
 test-core: $(VENV)/.dev  ## run the tests that need no Keras
@@ -49,7 +49,7 @@ test-core: $(VENV)/.dev  ## run the tests that need no Keras
 	@$(BIN)/python $(PYTEST) tests/core
 
 test-all: $(VENV)/.dev $(VENV)/.backends  ## run the tests on TensorFlow, JAX and PyTorch
-	@echo "test-all: the tests of fits on $(BACKENDS), a process each, 5 to 11 minutes a backend"
+	@echo "test-all: the tests of fits on $(BACKENDS), a process each, 5 to 15 minutes a backend"
 	@set -e; for backend in $(BACKENDS); do \
 		echo "test-all: $$backend"; KERAS_BACKEND=$$backend $(BIN)/python $(PYTEST) tests/fit; done
 	@$(MAKE) --no-print-directory test-core
