@@ -16,7 +16,7 @@ import keras
 from adaptlr.bridge.carried_state import attach
 from adaptlr.bridge.variables import held, in_one_call, write
 
-_KIND = getattr(keras.optimizers, "ScheduleFreeAdamW", None)  # of Keras 3.13 and later
+_KIND = getattr(keras.optimizers, "ScheduleFreeAdamW", None)  # of Keras 3.14 and later
 
 # The id of a variable that is trained → its z, and the share β that x has in it.
 Points = Mapping[int, tuple[Any, float]]

@@ -73,7 +73,7 @@ class SwapScheduleFreeWeights(keras.callbacks.Callback):
             known = ", ".join(type(kind).__name__ for kind in kinds) or "none"
             raise ValueError(
                 f"{name} swaps the averages of a schedule-free optimizer; this model has none: "
-                f"compile it with keras.optimizers.ScheduleFreeAdamW (Keras 3.13 or later), or "
+                f"compile it with keras.optimizers.ScheduleFreeAdamW (Keras 3.14 or later), or "
                 f"leave {name} out. Received: {known}"
             )
         swapping = LearningRateCallback, keras.callbacks.SwapEMAWeights, SwapScheduleFreeWeights
