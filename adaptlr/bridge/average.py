@@ -74,19 +74,15 @@ class RunningAverage:
 
     @property
     def _values(self) -> list[Any]:
-        # Beside the averages the cells hold statistics.
-        values = dict(zip(map(id, self._averaged), self._cells.arrays, strict=False))
+        own = self._cells.arrays[: len(self._averaged)]  # behind them stand statistics
+        if not self._points:
+            return own
         raw = [held(v) for v in self._variables] if self._raw is None else self._raw
-        free = [(v, x) for v, x in zip(self._variables, raw, strict=True) if id(v) in self._points]
-        if free:
-            variables, trained_at = zip(*free, strict=True)
-            values.update(
-                zip(
-                    map(id, variables),
-                    averages(variables, from_host(trained_at, variables), self._points),
-                    strict=True,
-                )
-            )
+        pairs = zip(self._variables, raw, strict=True)
+        free, trained_at = zip(*((v, x) for v, x in pairs if id(v) in self._points), strict=True)
+        recovered = averages(free, from_host(trained_at, free), self._points)
+        values = dict(zip(map(id, self._averaged), own, strict=True))
+        values.update(zip(map(id, free), recovered, strict=True))
         return [values[id(v)] for v in self._variables]
 
     def learn(self, known: Points) -> None:

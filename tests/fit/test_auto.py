@@ -367,10 +367,15 @@ def test_the_search_is_logged_with_its_reasons():
     assert all(record.reason for record in writer.decisions)
 
 
-def test_refuses_a_second_average_of_the_weights_beside_it():
+class Extended(keras.callbacks.SwapEMAWeights):
+    """One of another name."""
+
+
+@pytest.mark.parametrize("kind", [keras.callbacks.SwapEMAWeights, Extended])
+def test_refuses_a_second_average_of_the_weights_beside_it(kind):
     x, y = blobs()
     model = classifier(keras.optimizers.SGD(0.1, use_ema=True))
-    callbacks = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True), adaptlr.AutoLR()]
+    callbacks = [kind(swap_on_epoch=True), adaptlr.AutoLR()]
     with pytest.raises(ValueError, match="Leave SwapEMAWeights out"):
         model.fit(x, y, verbose=0, callbacks=callbacks)
 
@@ -379,7 +384,7 @@ def test_learning_rate_is_none_before_fit():
     assert adaptlr.AutoLR().learning_rate is None
 
 
-OPTIMIZERS = {
+KINDS = {
     "SGD": lambda kinds: kinds.SGD(),
     "momentum": lambda kinds: kinds.SGD(momentum=0.9),
     "accumulation": lambda kinds: kinds.SGD(momentum=0.9, gradient_accumulation_steps=4),
@@ -395,7 +400,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_learns_with_every_optimizer_of_keras(name):
     """At their default rates Adagrad, Adadelta and Ftrl stay near a third, which is chance."""
     if not hasattr(keras.optimizers, name) and name[0].isupper() and name != "LossScale":
@@ -403,7 +408,7 @@ def test_learns_with_every_optimizer_of_keras(name):
     if name == "Muon" and keras.__version__.startswith("3.12."):
         pytest.skip("Muon of Keras 3.12 fails on TensorFlow, without a callback as well")
     x, y = blobs(192)
-    model = classifier(OPTIMIZERS[name](keras.optimizers))
+    model = classifier(KINDS[name](keras.optimizers))
     callback = adaptlr.AutoLR()
     arguments = {"batch_size": 8, "epochs": 5, "validation_data": (x, y), "verbose": 0}
     model.fit(x, y, **arguments, callbacks=[callback])

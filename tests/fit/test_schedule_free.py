@@ -174,6 +174,23 @@ class TestAverages:
         assert not attach(network).averaged
 
 
+def test_a_file_from_within_an_epoch_is_gone_on_from_as_what_is_trained(tmp_path):
+    class Save(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 2:
+                self.model.save_weights(tmp_path / "within.weights.h5")
+
+    network = model()
+    swap = adaptlr.SwapScheduleFreeWeights()
+    network.fit(**steps(4), callbacks=[swap, Save()])
+    assert attach(network).averaged  # as fit has left it, and the file does not
+    network.load_weights(tmp_path / "within.weights.h5")
+    recorder = Recorder()
+    network.fit(**steps(1), callbacks=[swap, recorder])
+    assert recorder.within == [pytest.approx(trained_at(2), rel=1e-5)]
+    assert weight(network) == mean_of_z(3)
+
+
 def trained_at(count):
     """y after `count` steps, as this backend of Keras has it."""
     network, recorder = model(), Recorder()
