@@ -107,6 +107,10 @@ class Snapshots:
         """Goes on from what was set aside; None without any."""
         return _restored(self._kept.pop("aside", None))
 
+    def let_go(self) -> None:
+        """Frees what was set aside, if anything was."""
+        self._kept.pop("aside", None)
+
     def save(self) -> dict[str, Any]:
         """Returns all of them as arrays for a file."""
         return {name: snapshot.save() for name, snapshot in self._kept.items()}

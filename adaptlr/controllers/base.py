@@ -111,10 +111,11 @@ class Decision:
         effects: What else is done, in this order. `"set aside"` keeps the present training state
             (weights, optimizer slots, random state) apart from all snapshots; `"restore"` goes
             back to the last snapshot, `"restore earlier"` to the one before it, if there is one;
-            `"take back"` goes on from what was set aside; `"snapshot"` keeps the present training
-            state to go back to. The running average of the weights goes back with each of them.
-            `"keep best"` remembers the weights that were just measured as the best so far;
-            `"restart average"` starts the average anew; `"stop"` ends the training.
+            `"take back"` goes on from what was set aside, which the first decision that is no
+            trial lets go of; `"snapshot"` keeps the present training state to go back to. The
+            running average of the weights goes back with each of them. `"keep best"` remembers the
+            weights that were just measured as the best so far; `"restart average"` starts the
+            average anew; `"stop"` ends the training.
         measure: Measure metric and loss on a sample of the validation data at the next control
             point too, if that is not the end of an epoch; of the averaged weights, if any.
         rate_is: `"kept"` until another decision; `"passing"` if a later `fit` must not begin from

@@ -64,7 +64,10 @@ class Effects:
             The effects that took place. A model that is not built yet gives no snapshot, nor do
             weights that hold NaN; without one nothing is gone back to.
         """
-        return {effect for effect in decision.effects if self._do(effect, decision, step)}
+        done: set[Effect] = {e for e in decision.effects if self._do(e, decision, step)}
+        if decision.rate_is != "trial":
+            self._snapshots.let_go()
+        return done
 
     def _do(self, effect: Effect, decision: Decision, step: int) -> bool:
         average = self.average

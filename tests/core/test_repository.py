@@ -71,11 +71,12 @@ def small_jobs():
     runs = sum(int(row[2]) for row in ours.values())
     below = sum(int(row[3].split()[0]) for row in ours.values())
     return {
-        f"On {sum(not row[6].startswith('-') for row in jobs)} of {len(jobs)} small jobs",
-        f"by {statistics.median(gains):.1f} points of test in the median",
-        f"from {min(gains):+.1f} to {max(gains):+.1f}",
-        f"{-float(ours['tuned'][5]):.1f} points above it on the jobs that we tuned on",
-        f"{float(ours['kept-out'][5]):.2f} below on those kept out",
+        f"We ran {len(jobs)} small jobs",
+        f"On {sum(not row[6].startswith('-') for row in jobs)} of them",
+        f"median job gains {statistics.median(gains):.1f} points",
+        f"worst loses {-min(gains):.1f}, the best gains {max(gains):.1f}",
+        f"ends {-float(ours['tuned'][5]):.1f} points lower on the jobs that we tuned `AutoLR` on",
+        f"{-float(ours['kept-out'][5]):.1f} lower on those that we kept out",
         f"the worst job ends {-min(regrets):.1f} points below its best decay",
         f"{below} of {runs} runs ended more than 3 points below the default rate",
     }

@@ -20,6 +20,8 @@ import adaptlr
 from adaptlr.bridge.average import RunningAverage
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.bridge.snapshots import Snapshot
+from adaptlr.controllers import Decision
+from adaptlr.loop.effects import Effects
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +76,19 @@ def test_an_average_and_a_snapshot_are_one_copy_each():
     assert average._best is None
     # But for the rate, which a restore leaves as it is.
     assert len(Snapshot(model, OptimizerRate(model))._values) == weights + slots - 1
+
+
+def test_what_was_set_aside_is_let_go_of_where_the_comparison_ends():
+    model = classifier("adam")
+    model.optimizer.build(model.trainable_variables)
+    effects = Effects(model, OptimizerRate(model), averaging=True, step=0, epoch_steps=10)
+    effects.take_average(1)
+    effects.carry_out(Decision(0.1, effects=("snapshot",), rate_is="trial"), 1)
+    effects.carry_out(Decision(0.1, effects=("set aside", "restore"), rate_is="trial"), 2)
+    effects.carry_out(Decision(0.1, rate_is="trial"), 3)
+    assert set(effects.save()["snapshots"]) == {"last", "aside"}
+    effects.carry_out(Decision(0.1), 4)
+    assert set(effects.save()["snapshots"]) == {"last"}
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX says what its devices hold")
