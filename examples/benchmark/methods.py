@@ -28,7 +28,7 @@ class Run:
     standard: float
     epoch_steps: int
     epochs: int
-    control: tuple[np.ndarray, np.ndarray]
+    control: tuple[Any, np.ndarray]
     train: Any
     build: Callable[[Any], keras.Model]
 

@@ -83,7 +83,7 @@ def train(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
             standard=OPTIMIZERS[job.optimizer][1],
             epoch_steps=len(batches),
             epochs=job.task.epochs,
-            control=(control.x, control.y),
+            control=job.task.as_they_are(control),
             train=Batches(train_split, job.task, job.seed),
             build=lambda rate: build(job.task, job.optimizer, shape, rate),
         ),
@@ -95,14 +95,16 @@ def train(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
     began = time.perf_counter()
     model.fit(
         batches,
-        validation_data=(control.x, control.y),
+        validation_data=job.task.as_they_are(control),
         validation_batch_size=CONTROL_BATCH,
         epochs=round(job.method.epochs * job.task.epochs),
         callbacks=[*start.callbacks, recorder],
         verbose=0,
     )
     seconds = time.perf_counter() - began
-    tested = model.evaluate(test.x, test.y, CONTROL_BATCH, verbose=0, return_dict=True)
+    tested = model.evaluate(
+        *job.task.as_they_are(test), CONTROL_BATCH, verbose=0, return_dict=True
+    )
     return {
         **job.key,
         "steps": recorder.epochs[-1]["step"],
