@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,9 @@ class Moved(keras.layers.Layer):
         rows = ops.arange(height) + moves[:, :1] - self._shift
         columns = columns + moves[:, 1:2] - self._shift
         # What is shifted in from outside is zero after the scaling, so about the mean.
-        inside = _inside(rows, height)[:, :, None, None] & _inside(columns, width)[:, None, :, None]
+        inside = (
+            _inside(rows, height)[:, :, None, None] & _inside(columns, width)[:, None, :, None]
+        )
         rows, columns = ops.clip(rows, 0, height - 1), ops.clip(columns, 0, width - 1)
         images = ops.take_along_axis(images, rows[:, :, None, None], axis=1)
         images = ops.take_along_axis(images, columns[:, None, :, None], axis=2)
@@ -225,8 +228,8 @@ def unpacked(files: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """The images of JPEG files that stand one after another."""
     from PIL import Image
 
-    spans = zip(offsets[:-1], offsets[1:], strict=True)
-    return np.stack([np.asarray(Image.open(io.BytesIO(files[a:b].tobytes()))) for a, b in spans])
+    parts = (files[a:b].tobytes() for a, b in pairwise(offsets))
+    return np.stack([np.asarray(Image.open(io.BytesIO(part))) for part in parts])
 
 
 # --- models ----------------------------------------------------------------------------------
