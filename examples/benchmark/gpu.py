@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ def todo(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
     yield "suite", options.backends[0]
     yield from (("other", backend) for backend in options.backends[1:])
     yield from pairs(options, PAIRS)
-    yield "rest", options.backends[0]
+    if not options.rehearse:
+        yield "rest", options.backends[0]
 
 
 def pairs(options: argparse.Namespace, wanted: int) -> Iterator[tuple[str, str]]:
@@ -210,37 +211,44 @@ def trained_with(name: str, folder: str) -> tuple[Any, list[Any]]:
 
 
 def suite(options: argparse.Namespace) -> int:
-    """ResNet-20 with AutoLR, at the constant rate and with cosine at three rates."""
-    log = "--log-dir", str(options.out / "tensorboard")
-    pieces = []
-    for optimizer in ("adam", "sgd"):
-        chosen = "--tasks", "resnet20", "--optimizers", optimizer, "--seeds", "0", "--methods"
-        pieces += [
-            [*chosen, "AutoLR", "--rates", "0.01", *(log if optimizer == "adam" else ())],
-            [*chosen, "constant"],
-            [*chosen, "CosineDecay at"],
-        ]
-    return run_pieces(options, pieces, "benchmark.jsonl")
+    """Runs what the pieces of a part ask `run.py` for, one after another, as the time goes."""
+    import run
+
+    small = REHEARSAL if options.rehearse else ()
+    name = "benchmark.jsonl"
+    if options.part == "other":
+        name = f"benchmark_{os.environ['KERAS_BACKEND']}.jsonl"
+    chosen = [run.parse(["cifar", *piece, *small]) for piece in pieces(options.part, options.out)]
+    jobs = [job for each in chosen for job in run.jobs(each)][: options.rehearse]
+    if run.run_all(jobs, options.data, options.out / name, options.minutes):
+        print(f"all {len(jobs)} runs are done")
+    return 0
 
 
-def other(options: argparse.Namespace) -> int:
-    """The first two of them on another backend."""
-    chosen = "--tasks", "resnet20", "--optimizers", "adam", "--seeds", "0", "--methods"
-    pieces = [[*chosen, "AutoLR", "--rates", "0.01"], [*chosen, "constant"]]
-    return run_pieces(options, pieces, f"benchmark_{os.environ['KERAS_BACKEND']}.jsonl")
+def pieces(part: str, out: Path) -> list[list[str]]:
+    """Command lines of `run.py`; AutoLR uses no start rate, so one of four is enough.
 
-
-def rest(options: argparse.Namespace) -> int:
-    """Everything else of the suite, a seed after the other; AutoLR uses no start rate."""
-    pieces = []
-    for seed, task in itertools.product("012", ("resnet20", "resnet18")):
-        chosen = "--tasks", task, "--seeds", seed
-        pieces += [
-            [*chosen, "--methods", "AutoLR", "--rates", "0.01"],
-            [*chosen, "--methods", "constant", "CosineDecay at"],
-            [*chosen, "--methods", *others()],
-        ]
-    return run_pieces(options, pieces, "benchmark.jsonl")
+    Args:
+        part: `suite`, ResNet-20 with AutoLR, at the constant rate and with cosine at three rates;
+            `other`, the first two of them, for another backend; `rest`, all else.
+        out: Folder of all results. AutoLR's first run has event files there.
+    """
+    log = ["--log-dir", str(out / "tensorboard")]
+    auto, constant = ["--methods", "AutoLR", "--rates", "0.01"], ["--methods", "constant"]
+    adam, sgd = (
+        ["--tasks", "resnet20", "--seeds", "0", "--optimizers", name] for name in ("adam", "sgd")
+    )
+    cosine = ["--methods", "CosineDecay at"]
+    if part == "other":
+        return [[*adam, *auto], [*adam, *constant]]
+    if part == "suite":
+        return [[*adam, *auto, *log], [*adam, *constant], [*adam, *cosine],
+                [*sgd, *auto], [*sgd, *constant], [*sgd, *cosine]]  # fmt: skip
+    return [
+        ["--tasks", task, "--seeds", seed, *methods]
+        for seed, task in itertools.product("012", ("resnet20", "resnet18"))
+        for methods in (auto, [*constant, "CosineDecay at"], ["--methods", *others()])
+    ]
 
 
 def others() -> list[str]:
@@ -251,19 +259,7 @@ def others() -> list[str]:
     return [method.name for method in METHODS if not method.if_named and method.name not in named]
 
 
-def run_pieces(options: argparse.Namespace, pieces: Sequence[Sequence[str]], name: str) -> int:
-    """Runs what the pieces ask `run.py` for, one after another, as far as the time goes."""
-    import run
-
-    small = REHEARSAL if options.rehearse else ()
-    chosen = (run.parse(["cifar", *piece, *small]) for piece in pieces)
-    jobs = [job for each in chosen for job in run.jobs(each)][: options.rehearse]
-    if run.run_all(jobs, options.data, options.out / name, options.minutes):
-        print(f"all {len(jobs)} runs are done")
-    return 0
-
-
-PARTS = {"fits": fits, "suite": suite, "other": other, "rest": rest}
+PARTS = {"fits": fits, "suite": suite, "other": suite, "rest": suite}
 
 
 # --- what came of it ------------------------------------------------------------------------
