@@ -44,9 +44,12 @@ run() {
     trap 'rm -rf "$site"' EXIT
     "$python" -m pip install -q --disable-pip-version-check --no-index --no-deps --no-compile \
         --target "$site" "$folder"/*.whl
-    PYTHONPATH="$site:$(cd "$here/../.." && pwd)" PYTHONUNBUFFERED=1 \
-        "$python" "$here/gpu.py" --data "$folder/cifar10.npz" --out "$out" "$@" 2>&1 |
-        tee -a "$out/log.txt"
+    export PYTHONPATH="$site:$here/../.." PYTHONUNBUFFERED=1
+    {
+        nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null ||
+            echo "nvidia-smi finds no GPU"
+        "$python" "$here/gpu.py" --data "$folder/cifar10.npz" --out "$out" "$@"
+    } 2>&1 | tee -a "$out/log.txt"
 }
 
 case ${1:-} in

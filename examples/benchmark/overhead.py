@@ -580,12 +580,18 @@ def pair_table(results, kind):
         mark = MARK.get(method, "")
         if kind == "whole":
             mark = WHOLE_MARK.get(model, WHOLE_MARK_OF_SMALL)
-        rows.append([device, f"{model}, batch {batch}", method, backend, f"{without:.1f} ms",
+        rows.append([device, f"{model}, batch {batch}{steps_of(lines[0])}", method, backend, f"{without:.1f} ms",
                      f"{statistics.median(ratios):.3f}", f"{low:.3f} to {high:.3f}",
                      f"{statistics.median(processor):.3f}", len(lines),
                      f"≤ {mark}" if mark else ""])  # fmt: skip
     head = "device", "model", "callback", "backend", "step without", "with ÷ without"
     return markdown([*head, "quartiles", "in processor time", "pairs", "mark"], rows)
+
+
+def steps_of(line):
+    if "images" not in line:
+        return ""
+    return f", {line['epochs'] * math.ceil(line['images'] / line['batch'])} steps"
 
 
 def piece_table(results):
