@@ -266,8 +266,8 @@ PARTS = {"fits": fits, "suite": suite, "other": suite, "rest": suite}
 
 
 def summary(out: Path) -> None:
-    """Steps per second with and without, of the pairs and of whole runs."""
-    print(f"\nin {out}, {now()}:")
+    """Steps per second with and without: of the pairs, and of whole runs, compiling included."""
+    print(f"\nin {out}, {now()}, whole runs with compiling and validation:")
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for line in read(out / "overhead.jsonl"):
         if line["kind"] == "pair":

@@ -580,7 +580,8 @@ def pair_table(results, kind):
         mark = MARK.get(method, "")
         if kind == "whole":
             mark = WHOLE_MARK.get(model, WHOLE_MARK_OF_SMALL)
-        rows.append([device, f"{model}, batch {batch}{steps_of(lines[0])}", method, backend, f"{without:.1f} ms",
+        trained = f"{model}, batch {batch}{steps_of(lines[0])}"
+        rows.append([device, trained, method, backend, f"{without:.1f} ms",
                      f"{statistics.median(ratios):.3f}", f"{low:.3f} to {high:.3f}",
                      f"{statistics.median(processor):.3f}", len(lines),
                      f"≤ {mark}" if mark else ""])  # fmt: skip
