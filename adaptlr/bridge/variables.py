@@ -36,6 +36,14 @@ def training_variables(model: Any, optimizers: Sequence[Any]) -> list[Any]:
     return list({id(variable): variable for variable in found}.values())
 
 
+def normalised(model: Any) -> bool:
+    """Whether batch normalisation is trained for most of the layers that train a kernel."""
+    layers = [x for x in model._flatten_layers(include_self=False) if x.trainable]
+    norms = sum(isinstance(x, keras.layers.BatchNormalization) for x in layers)
+    kernels = sum(any(len(v.shape) > 1 for v in x._trainable_variables) for x in layers)
+    return 0 < kernels <= 2 * norms
+
+
 def to_host(values: Sequence[Any]) -> list[Any]:
     """Copies tensors to NumPy arrays of their own, on a CPU as well."""
     return [np.array(keras.ops.convert_to_numpy(value)) for value in values]

@@ -40,6 +40,8 @@ class Run:
             RMSprop), in [0, 1); 0 for others.
         customary: What the class of the optimizer is usually trained with, > 0, or None if that is
             not known.
+        normalised: Whether batch normalisation follows most layers that have a kernel, so that the
+            scale of their weights means nothing.
         accumulation: Steps that make one update of the weights, ≥ 1.
         new: Whether the optimizer has trained nothing, so that `initial_epoch` continues nothing.
     """
@@ -52,6 +54,7 @@ class Run:
     measurable: bool = False
     optimizer_momentum: float = 0.0
     customary: float | None = None
+    normalised: bool = False
     accumulation: int = 1
     new: bool = False
 

@@ -12,7 +12,7 @@ from adaptlr.bridge.evaluation import Sums
 from adaptlr.bridge.fit import agreed
 from adaptlr.bridge.optimizer import RateState, warn_if_idle
 from adaptlr.bridge.own_optimizers import built_for
-from adaptlr.bridge.variables import finite_weights, to_host, training_variables
+from adaptlr.bridge.variables import finite_weights, normalised, to_host, training_variables
 from adaptlr.controllers import Decision, Observation, Run
 from adaptlr.loop.clock import Clock, ClockState
 from adaptlr.loop.effects import Effects
@@ -103,6 +103,7 @@ class Loop:
             measurable=self._sensors.measurable,
             optimizer_momentum=fit.rate.velocity(),
             customary=fit.rate.customary(),
+            normalised=normalised(fit.model),
             accumulation=fit.rate.accumulation(),
         )
 

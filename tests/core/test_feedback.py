@@ -112,6 +112,19 @@ def test_finds_the_rate_from_what_is_customary(times, measurable):
     assert max(2.0, times) / 4 <= held(trace) / CUSTOM <= 4 * max(2.0, times)
 
 
+def raised_in_search(trace):
+    """The rates up to the first comparison."""
+    first = itertools.takewhile(lambda d: d.rule != "back", (d for _, d in trace))
+    return [d.scale / CUSTOM for d in first if d.rule == "raise"]
+
+
+@pytest.mark.parametrize(("normalised", "uncompared"), [(False, 4), (True, 16)])
+def test_batch_normalisation_makes_higher_rates_usual(normalised, uncompared):
+    """The first rate beyond what is usual is the first that is compared."""
+    _, trace = drive(Feedback(), a_run(4000, normalised=normalised), Model(CUSTOM * 32))
+    assert raised_in_search(trace)[-1] == pytest.approx(2 * uncompared)
+
+
 @pytest.mark.parametrize("start", [1e-8, 1e-3, 50.0])
 def test_the_optimizers_own_rate_plays_no_part(start):
     traces = [drive(Feedback(), a_run(learning_rate=r), Model(0.01))[1] for r in (start, 0.02)]

@@ -10,6 +10,7 @@ import pytest
 from models import blobs, classifier, collected_warnings
 
 import adaptlr
+from adaptlr.bridge.variables import normalised
 from adaptlr.writers import MemoryWriter
 
 
@@ -39,6 +40,45 @@ def assert_equal(left, right):
     """Two lists of arrays, to the bit."""
     for a, b in zip(left, right, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def normalising(*, trainable=True):
+    base = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.BatchNormalization(),
+            keras.layers.SeparableConv2D(4, 3),
+            keras.layers.BatchNormalization(),
+        ]
+    )
+    base.trainable = trainable
+    return [base, keras.layers.Flatten(), keras.layers.Dense(3)]
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (normalising(), True),
+        (normalising(trainable=False), False),
+        ([keras.layers.Flatten(), keras.layers.Dense(3)], False),
+        ([keras.layers.BatchNormalization(), *normalising()[1:]], True),
+        (
+            [
+                keras.layers.BatchNormalization(),
+                keras.layers.Conv2D(4, 3),
+                *(keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(3)),
+            ],
+            False,
+        ),
+        ([keras.layers.LayerNormalization(), *normalising()[1:]], False),
+        ([keras.layers.Flatten(), keras.layers.BatchNormalization()], False),
+    ],
+    ids=["nested", "frozen", "none", "half", "input alone", "layer norm", "nothing else"],
+)
+def test_the_controller_is_told_of_batch_normalisation(layers, expected):
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    assert normalised(model) is expected
 
 
 def test_the_noise_gap_is_measured_on_the_same_batches_and_disturbs_nothing():

@@ -44,12 +44,13 @@ class Feedback:
     * *Start*: `begin` times what the class of optimizer is usually trained with, linear from zero
       over `warm_share` of the run. An unknown class gets a rate from a ramp, undone afterwards
       (see `RangeTest`), divided by `caution`.
-    * *Search*: segments of `segment_share` of the run, each at `factor` times the rate before.
-      Up to `usual` times the customary rate a raise is kept if the loss fell. Beyond, the rate
-      before it is then trained with from the same weights, and the two losses are compared: the
-      raise must have gained `least_raise` times as much, and `doubt` more with each doubling
-      beyond. The better one goes on, weights and slots included; the first raise that is not
-      better ends the search. If neither brought anything, a lower rate is tried from there.
+    * *Search*: segments of `segment_share` of the run, each at `factor` times the rate before. Up
+      to `usual` times the customary rate (`usual_normalised` with batch normalisation) a raise is
+      kept if the loss fell. Beyond, the rate before it is then trained with from the same weights,
+      and the two losses are compared: the raise must have gained `least_raise` times as much, and
+      `doubt` more with each doubling beyond. The better one goes on, weights and slots included;
+      the first raise that is not better ends the search. If neither brought anything, a lower rate
+      is tried from there.
     * *Wait*: as long as the loss has not left its start by more than its noise, nothing is
       compared. The rate goes up to `usual` times the customary one, and beyond it after
       `wait_share` of the run.
@@ -69,6 +70,9 @@ class Feedback:
         monitor: The metric that says whether the run still improves, and which weights are best.
         begin: What the customary rate is multiplied by at first, > 0.
         usual: Up to how many times the customary rate raises are not compared, ≥ 1.
+        usual_normalised: The same where batch normalisation follows most layers, ≥ 1. Larger
+            weights then make for smaller steps, and such networks stand higher rates
+            (arXiv 1806.02375, 1812.03981).
         factor: What a raise multiplies the rate by, > 1.
         least_raise: Share of the gain of the rate before that a raise must bring, > 0.
         doubt: What is added to it with each doubling beyond twice `usual`, ≥ 0.
@@ -114,6 +118,7 @@ class Feedback:
     monitor: Monitor = field(default_factory=lambda: Monitor(min_delta=0.5, threshold="noise"))
     begin: PositiveFloat = 2.0
     usual: AtLeastOne = 4.0
+    usual_normalised: AtLeastOne = 16.0
     factor: AboveOne = 2.0
     least_raise: PositiveFloat = 0.8
     doubt: NonNegativeFloat = 0.2
@@ -172,6 +177,7 @@ class Feedback:
             segment=-(-segment // run.accumulation) * run.accumulation,
             measurable=run.measurable,
             customary=run.customary or 0.0,
+            usual=self.usual_normalised if run.normalised else self.usual,
         )
 
     def update(self, state: FeedbackState, observation: Observation) -> Answer[FeedbackState]:

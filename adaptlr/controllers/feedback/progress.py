@@ -28,6 +28,7 @@ class Limits:
     segment: int  # steps of a segment of the search
     measurable: bool  # whether the validation loss can be measured between epoch ends
     customary: float  # rate of the class of optimizer, 0 if it is not known
+    usual: float  # up to how many times that rate raises are not compared
 
     def share(self, step: int) -> float:
         """Share of the steps that are done; 0 if the horizon is not known."""

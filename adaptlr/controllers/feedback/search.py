@@ -138,7 +138,7 @@ class Raised(Segment):
             known = known.watch(turn.settings, loss)
             if not known.moved:
                 return _wait(turn, self.rate, loss, known, found)
-        usual = self.rate <= 1.01 * turn.settings.usual * turn.limits.customary
+        usual = self.rate <= 1.01 * turn.limits.usual * turn.limits.customary
         if usual and loss < self.mark and not known.looks:
             return _raise(turn, self.rate, loss, known, found)
         rival = loss if finite(loss) else None
@@ -205,8 +205,8 @@ class Back(Rival):
         """
         if gain < 0.0:
             return -gain
-        settings, customary = turn.settings, turn.limits.customary
-        far = math.log2(max(1.0, self.higher / (2.0 * settings.usual * customary)))
+        settings, limits = turn.settings, turn.limits
+        far = math.log2(max(1.0, self.higher / (2.0 * limits.usual * limits.customary)))
         late = settings.late if self.known.looks else 1.0
         return late * (settings.least_raise + settings.doubt * far) * gain
 
@@ -254,7 +254,7 @@ def _wait(turn: Turn, rate: float, loss: float, known: Known, found: str) -> Rep
     """The loss has not moved: the rate is too low, or it takes time."""
     settings, limits, higher = turn.settings, turn.limits, rate * turn.settings.factor
     found = f"{found}, it has not left its start {known.start:.5g}"
-    beyond = higher > 1.01 * settings.usual * limits.customary
+    beyond = higher > 1.01 * limits.usual * limits.customary
     if beyond and limits.share(turn.seen.step) >= settings.wait_share:
         return _raise(turn, rate, loss, known, found)
     if beyond or known.too_high(higher):

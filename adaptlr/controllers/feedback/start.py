@@ -106,7 +106,7 @@ def _settle(turn: Turn, ramp: RampState, tried: float) -> Reply:
     curve = replace(curve, suggestions=suggestions, verdict=reason)
     scale, measure = rate / (limits.warm_steps + 1), limits.measurable
     decision = Decision(scale, "settle", reason, step + 1, measure=measure, curve=curve)
-    limits = replace(limits, customary=rate / settings.begin)
+    limits = replace(limits, customary=rate / settings.begin, usual=settings.usual)
     return turn.go(Warm(rate, step), decision, "restore", "restart average", limits=limits)
 
 
