@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -28,9 +29,10 @@ class Run:
     standard: float
     epoch_steps: int
     epochs: int
-    control: tuple[np.ndarray, np.ndarray]
+    control: tuple[Any, np.ndarray]
     train: Any
     build: Callable[[Any], keras.Model]
+    log_dir: Path | None = None
 
     @property
     def steps(self) -> int:
@@ -132,7 +134,8 @@ def decay(run: Run, factor: float | None) -> Start:
 
 def auto(run: Run, rate: float | None) -> Start:
     """AutoLR, from a rate that it does not use."""
-    return Start(rate, [adaptlr.AutoLR()])
+    writers = [adaptlr.writers.JSONLinesWriter(run.log_dir / "run.jsonl")] if run.log_dir else []
+    return Start(rate, [adaptlr.AutoLR(log_dir=run.log_dir, writers=writers)])
 
 
 def auto_unbounded(run: Run, rate: float | None) -> Start:

@@ -1,7 +1,7 @@
 """What adaptlr costs: time per step in pairs, time of one piece by its size, and the import.
 
 KERAS_BACKEND=torch python examples/benchmark/overhead.py
-python examples/benchmark/overhead.py --whole --data cifar10.npz
+python examples/benchmark/overhead.py --parts memory whole --data cifar10.npz
 python examples/benchmark/overhead.py --table docs/performance.md
 
 Each result is one JSON line, and a run that was cut off goes on after the last one. A round is one
@@ -10,14 +10,16 @@ of them, and each with ÷ without is a pair. Beside the time by the clock stands
 processor, which other work on the machine disturbs less. What is timed is one epoch's worth of
 steps over an epoch's end, where AutoLR has been holding its rate for a while. The metric that it
 monitors falls with every epoch, which is its dearest case: each time it takes a snapshot.
-With `--whole`, whole runs of `fit` are compared instead, compiling and validation included: the
-small networks of the suite cifar-small, for a third of their epochs.
+The part `whole` compares whole runs of `fit`, compiling and validation included: of the small
+networks of the suite cifar-small, or of the tasks named, for a third of their epochs or as many as
+are named. The part `memory` counts the copies of weights and slots that are in the host's memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -25,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 PAIRS = 10
@@ -34,47 +37,59 @@ TIMED = 4  # the epoch in which the clock starts; it stops at the same step of t
 FIRST = 30  # that step
 SIZES = {"parameters": (10**5, 10**6, 10**7), "groups": (1, 4, 16), "scalars": (1, 5, 20)}
 BATCH = {"cnn": 64, "resnet20": 8}  # the smaller a step, the more an overhead shows
+PARTS = ("pairs", "pieces", "import", "memory", "whole")
 MARK = {"AutoLR": 1.02, "CyclicalLR": 1.02}
-WHOLE_MARK = 1.06
+WHOLE_MARK = {"resnet20": 1.03}
+WHOLE_MARK_OF_SMALL = 1.06
+COPIES_MARK = 3
 LINES = Path(__file__).parents[2] / "docs" / "data" / "overhead.jsonl"
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--lines", type=Path, default=LINES)
+    parser.add_argument("--parts", nargs="+", default=PARTS[:3], choices=PARTS)
     parser.add_argument("--models", nargs="+", default=list(BATCH), choices=BATCH)
+    parser.add_argument("--methods", nargs="+", help="names in the table; all without")
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--epoch", type=int, default=EPOCH, help="steps; fewer for a trial only")
     parser.add_argument("--batch", type=int, help="samples; fewer for a trial only")
     parser.add_argument("--table", type=Path, help="write the tables into this page, run nothing")
-    parser.add_argument("--whole", action="store_true", help="compare whole runs of fit")
-    parser.add_argument("--data", type=Path, help="CIFAR-10 as .npz for --whole")
-    parser.add_argument("--images", type=int, default=20_000, help="fewer for a trial only")
+    parser.add_argument("--tasks", nargs="+", help="names of tasks of run.py for whole")
+    parser.add_argument("--data", type=Path, help="CIFAR-10 as .npz for whole")
+    parser.add_argument("--images", type=int, default=20_000, help="of each split, for whole")
+    parser.add_argument("--epochs", type=int, help="for whole")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no round after it")
     args = parser.parse_args()
     if args.table:
         write_tables(args.lines, args.table)
         return
-    where = machine()
-    log = Log(args.lines, where)
-    if args.whole:
-        measure_whole(log, args.data, args.images, args.pairs)
-        return
-    for model in args.models:
-        measure_pairs(log, model, args.batch or BATCH[model], args.epoch, args.pairs)
-    measure_pieces(log)
-    measure_import(log)
+    log = Log(args.lines, machine(), args.minutes)
+    measure = {"pairs": measure_pairs, "pieces": measure_pieces, "import": measure_import,
+               "memory": measure_memory, "whole": measure_whole}  # fmt: skip
+    for part in args.parts:
+        measure[part](log, args)
 
 
 # --- the runs ------------------------------------------------------------------------------
 
 
-def measure_pairs(log, name, batch, epoch, pairs):
+def measure_pairs(log, args):
+    for name in args.models:
+        measure_pairs_of(name, log, args)
+
+
+def measure_pairs_of(name, log, args):
     model, data = None, None
-    for pair in range(pairs):
+    batch, epoch = args.batch or BATCH[name], args.epoch
+    for pair in range(args.pairs):
         line = {"kind": "pair", "model": name, "batch": batch, "pair": pair}
-        missing = [m for m in methods(name) if not log.has({**line, "method": m})]
+        wanted = args.methods or methods(name)
+        missing = [m for m in wanted if m in methods(name) and not log.has({**line, "method": m})]
         if not missing:
             continue
+        if log.late():
+            return
         if model is None:
             model, data = network(name), images(batch)
             for callbacks in (no_callbacks, methods(name)["AutoLR"]):  # compiles what is used
@@ -239,21 +254,29 @@ def residual(x, width, stride):
 # --- whole runs ----------------------------------------------------------------------------
 
 
-def measure_whole(log, data, images, pairs):
+def measure_whole(log, args):
     from tasks import TASKS
 
-    for task in (task for task in TASKS if task.suite == "cifar-small"):
-        task = task.few(images, task.epochs // 3)
-        splits = task.splits(data)
-        for method in ("without", "AutoLR"):  # what a process does once
-            whole_fit(task.few(1000, 1), task.few(1000, 1).splits(data), method)
-        for pair in range(pairs):
-            line = {"kind": "whole", "model": task.name, "batch": task.batch_size, "pair": pair}
-            line["method"] = "AutoLR"
-            if not log.has(line):
-                order = ("without", "AutoLR") if pair % 2 else ("AutoLR", "without")
-                spent = {method: whole_fit(task, splits, method) for method in order}
-                log.add(line, first=order[0], without_ms=spent["without"], with_ms=spent["AutoLR"])
+    chosen = [
+        t for t in TASKS if (t.name in args.tasks if args.tasks else t.suite == "cifar-small")
+    ]
+    for task in chosen:
+        task = task.few(args.images, args.epochs or task.epochs // 3)
+        task = replace(task, batch_size=args.batch or task.batch_size)
+        splits = task.splits(args.data)
+        line = {"kind": "whole", "model": task.name, "batch": task.batch_size, "method": "AutoLR"}
+        size = {"images": len(splits[0].x), "epochs": task.epochs}
+        missing = [pair for pair in range(args.pairs) if not log.has({**line, "pair": pair})]
+        first = task.few(1000, 1)
+        for method in ("without", "AutoLR") if missing else ():  # what a process does once
+            whole_fit(first, first.splits(args.data), method)
+        for pair in missing:
+            if log.late():
+                return
+            order = ("without", "AutoLR") if pair % 2 else ("AutoLR", "without")
+            spent = {method: whole_fit(task, splits, method) for method in order}
+            log.add({**line, "pair": pair}, **size, first=order[0],
+                    without_ms=spent["without"], with_ms=spent["AutoLR"])  # fmt: skip
 
 
 def whole_fit(task, splits, method):
@@ -263,27 +286,85 @@ def whole_fit(task, splits, method):
 
     import adaptlr
 
-    train, validation, _ = splits
+    train, validation = splits[0], task.as_they_are(splits[1])
     keras.utils.set_random_seed(0)
     model = build(task, "adam", train.x.shape[1:], 0.001)
     batches, start = Batches(train, task, 0), now()
     model.fit(
-        batches, epochs=task.epochs, verbose=0, validation_data=(validation.x, validation.y),
+        batches, epochs=task.epochs, verbose=0, validation_data=validation,
         validation_batch_size=1000, callbacks=[adaptlr.AutoLR()] if method == "AutoLR" else [],
     )  # fmt: skip
     steps = len(batches) * task.epochs
     return [(b - a) / steps for a, b in zip(start, now(), strict=True)]
 
 
+# --- memory --------------------------------------------------------------------------------
+
+
+def measure_memory(log, args):
+    """A second fit of one model, so that what compiling leaves behind is not counted."""
+    batch, epoch = args.batch or BATCH["resnet20"], args.epoch
+    line = {"kind": "memory", "model": "resnet20", "batch": batch, "method": "AutoLR"}
+    if log.has(line):
+        return
+    import tracemalloc
+
+    import adaptlr
+
+    model, data = network("resnet20"), images(batch)
+    few = [part[:1] for part in next(data)]
+    look = Host()
+    for callbacks in ([], [look]):
+        tracemalloc.start()
+        model.fit(
+            data, epochs=EPOCHS, steps_per_epoch=epoch, verbose=0, validation_data=few,
+            callbacks=[adaptlr.AutoLR(), *callbacks],
+        )  # fmt: skip
+        tracemalloc.stop()
+    variables = {id(v): v for v in [*model.variables, *model.optimizer.variables]}
+    copy = sum(math.prod(v.shape) * 4 for v in variables.values())
+    log.add(line, steps=EPOCHS * epoch, copy_mb=round(copy / 1e6, 3),
+            looks=len(look.sizes), median_copies=round(statistics.median(look.sizes) / copy, 3),
+            most_copies=round(max(look.sizes) / copy, 3))  # fmt: skip
+
+
+def Host():  # noqa: N802
+    import tracemalloc
+
+    import keras
+    import numpy as np
+
+    class Host(keras.callbacks.Callback):
+        """Bytes in arrays of NumPy at each eighth step and in each validation."""
+
+        def __init__(self):
+            super().__init__()
+            self.sizes = []
+
+        def on_test_batch_begin(self, batch, logs=None):
+            self.look()
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch % 8 == 0:
+                self.look()
+
+        def look(self):
+            arrays = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
+            traces = tracemalloc.take_snapshot().filter_traces([arrays]).traces
+            self.sizes.append(sum(trace.size for trace in traces))
+
+    return Host()
+
+
 # --- one piece at a time -------------------------------------------------------------------
 
 
-def measure_pieces(log):
+def measure_pieces(log, args):
     pieces = {"parameters": copies, "groups": write_rate, "scalars": write_scalars, "steps": step}
     for name, measure in pieces.items():
         for size in SIZES.get(name, (1,)):
             line = {"kind": "piece", "grows_with": name, "size": size}
-            if not log.has(line):
+            if not (log.has(line) or log.late()):
                 log.add(line, microseconds=measure(size))
 
 
@@ -393,14 +474,14 @@ def wait(arrays):
             torch.cuda.synchronize()
 
 
-def measure_import(log):
+def measure_import(log, args):
     code = (
         "import time, keras; t = time.perf_counter(); import adaptlr; "
         "print(1e3 * (time.perf_counter() - t))"
     )
     for pair in range(PAIRS):
         line = {"kind": "import", "pair": pair}
-        if not log.has(line):
+        if not (log.has(line) or log.late()):
             shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
             log.add(line, milliseconds=round(float(shown.stdout.split()[-1]), 2))
 
@@ -411,8 +492,10 @@ def measure_import(log):
 class Log:
     """Result lines of one file; knows which are there."""
 
-    def __init__(self, path, where):
+    def __init__(self, path, where, minutes=math.inf):
         self.path, self.where = path, where
+        self.asked = self.start = time.perf_counter()
+        self.end, self.longest = self.start + 60.0 * minutes, 0.0
         path.parent.mkdir(parents=True, exist_ok=True)
         self.seen = [self.key(line) for line in read(path)]
 
@@ -423,6 +506,12 @@ class Log:
 
     def has(self, line):
         return self.key({**self.where, **line}) in self.seen
+
+    def late(self):
+        """Whether a round as long as the longest so far would not fit any more."""
+        now = time.perf_counter()
+        self.longest, self.asked = max(self.longest, now - self.asked), now
+        return now + self.longest > self.end
 
     def add(self, line, **results):
         line = {**self.where, **line, **results}
@@ -466,6 +555,7 @@ def write_tables(lines, page):
         "whole": pair_table(results, "whole"),
         "pieces": piece_table(results),
         "import": import_table(results),
+        "memory": memory_table(results),
     }.items():
         text = page.read_text(encoding="utf-8")
         begin, end = f"<!-- {name}: made by overhead.py -->", f"<!-- end of {name} -->"
@@ -487,13 +577,22 @@ def pair_table(results, kind):
         )
         low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         without = statistics.median(line["without_ms"][0] for line in lines)
-        mark = MARK.get(method, "") if kind == "pair" else WHOLE_MARK
-        rows.append([device, f"{model}, batch {batch}", method, backend, f"{without:.1f} ms",
+        mark = MARK.get(method, "")
+        if kind == "whole":
+            mark = WHOLE_MARK.get(model, WHOLE_MARK_OF_SMALL)
+        trained = f"{model}, batch {batch}{steps_of(lines[0])}"
+        rows.append([device, trained, method, backend, f"{without:.1f} ms",
                      f"{statistics.median(ratios):.3f}", f"{low:.3f} to {high:.3f}",
                      f"{statistics.median(processor):.3f}", len(lines),
                      f"≤ {mark}" if mark else ""])  # fmt: skip
     head = "device", "model", "callback", "backend", "step without", "with ÷ without"
     return markdown([*head, "quartiles", "in processor time", "pairs", "mark"], rows)
+
+
+def steps_of(line):
+    if "images" not in line:
+        return ""
+    return f", {line['epochs'] * math.ceil(line['images'] / line['batch'])} steps"
 
 
 def piece_table(results):
@@ -522,6 +621,18 @@ def import_table(results):
         for backend, spent in sorted(groups.items())
     ]
     return markdown(["backend", "median", "longest", "processes"], rows)
+
+
+def memory_table(results):
+    rows = [
+        [line["device"], f"{line['model']}, batch {line['batch']}", line["method"],
+         line["backend"], f"{line['copy_mb']:.2f} MB", f"{line['median_copies']:.2f}",
+         f"{line['most_copies']:.2f}", line["looks"], f"≤ {COPIES_MARK}"]
+        for line in sorted(results, key=lambda line: line["backend"])
+        if line["kind"] == "memory"
+    ]  # fmt: skip
+    head = "device", "model", "callback", "backend", "one copy", "median", "most", "looks", "mark"
+    return markdown(head, rows)
 
 
 def markdown(head, rows):

@@ -15,8 +15,9 @@ import argparse
 import json
 import math
 import platform
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Job:
     method: Method
     rate: float | None
     seed: int
+    log_dir: Path | None = None
 
     @property
     def key(self) -> dict[str, Any]:
@@ -83,9 +85,10 @@ def train(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
             standard=OPTIMIZERS[job.optimizer][1],
             epoch_steps=len(batches),
             epochs=job.task.epochs,
-            control=(control.x, control.y),
+            control=job.task.as_they_are(control),
             train=Batches(train_split, job.task, job.seed),
             build=lambda rate: build(job.task, job.optimizer, shape, rate),
+            log_dir=job.log_dir,
         ),
         job.rate,
     )
@@ -95,14 +98,16 @@ def train(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
     began = time.perf_counter()
     model.fit(
         batches,
-        validation_data=(control.x, control.y),
+        validation_data=job.task.as_they_are(control),
         validation_batch_size=CONTROL_BATCH,
         epochs=round(job.method.epochs * job.task.epochs),
         callbacks=[*start.callbacks, recorder],
         verbose=0,
     )
     seconds = time.perf_counter() - began
-    tested = model.evaluate(test.x, test.y, CONTROL_BATCH, verbose=0, return_dict=True)
+    tested = model.evaluate(
+        *job.task.as_they_are(test), CONTROL_BATCH, verbose=0, return_dict=True
+    )
     return {
         **job.key,
         "steps": recorder.epochs[-1]["step"],
@@ -158,7 +163,16 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
                         continue
                     for rate in method.rates:
                         if options.rates is None or rate is None or rate in options.rates:
-                            yield Job(task, optimizer, method, rate, seed)
+                            job = Job(task, optimizer, method, rate, seed)
+                            yield replace(job, log_dir=folder_of(job, options.log_dir))
+
+
+def folder_of(job: Job, parent: Path | None) -> Path | None:
+    """Where the run is logged, if its callback writes and it is to be."""
+    if parent is None or job.method.name != "AutoLR":
+        return None
+    rate = "" if job.rate is None else f"-{job.rate:g}"
+    return parent / f"{job.task.name}-{job.optimizer}{rate}-seed{job.seed}"
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -180,7 +194,46 @@ def append(path: Path, line: dict[str, Any]) -> None:
         file.write("\n" * torn + json.dumps(line) + "\n")
 
 
-def main() -> None:
+def is_done(job: Job, lines: Iterable[dict[str, Any]]) -> bool:
+    """Whether one of the lines is that of the job."""
+    return any(all(line.get(k) == v for k, v in job.key.items()) for line in lines)
+
+
+def expected(job: Job, lines: Iterable[dict[str, Any]]) -> float:
+    """Seconds that the longest run of the same task took here; 0 if there was none."""
+    like = {k: job.key[k] for k in ("suite", "task", "planned_epochs")} | {"made_by": made_by()}
+    found = (x["seconds"] for x in lines if all(x.get(k) == v for k, v in like.items()))
+    return max(found, default=0.0)
+
+
+def run_all(todo: Sequence[Job], data: Path | None, out: Path, minutes: float) -> bool:
+    """Runs what has no line yet, and returns whether the time was enough for all."""
+    console, loaded = Console(width=110), {}
+    end = time.perf_counter() + 60.0 * minutes
+    for number, job in enumerate(todo, 1):
+        done = read_lines(out)
+        if is_done(job, done):
+            continue
+        if time.perf_counter() + expected(job, done) > end:
+            console.print(f"at {number}/{len(todo)}: the same command goes on with it")
+            return False
+        if job.task.name not in loaded:
+            loaded = {job.task.name: job.task.splits(data)}
+        if job.log_dir is not None:  # what a run that was cut off has left
+            shutil.rmtree(job.log_dir, ignore_errors=True)
+        line = train(job, loaded[job.task.name])
+        append(out, line)
+        rate = "" if job.rate is None else f" {job.rate:g}"
+        console.print(
+            f"{number}/{len(todo)} {job.task.name} {job.optimizer} {job.method.name}{rate} "
+            f"seed {job.seed}: test {line['test_accuracy']:.2%}, {line['seconds']:.0f} s",
+            highlight=False,
+        )
+    return True
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, or a list as it would stand there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("suite", choices=sorted({task.suite for task in TASKS}))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -193,31 +246,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--data", type=Path, help="CIFAR-10 as .npz; downloaded without")
     parser.add_argument("--out", type=Path, default=LINES)
+    parser.add_argument("--log-dir", type=Path, help="for TensorBoard; each AutoLR a folder in it")
     parser.add_argument("--shard", default="0/1", help="K/N: every N-th run, from the K-th")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = parse()
     part, parts = map(int, options.shard.split("/"))
     todo = list(jobs(options))[part::parts]
-    console, loaded, longest = Console(width=110), {}, 0.0
-    begun = time.perf_counter()
-    for number, job in enumerate(todo, 1):
-        done = read_lines(options.out)
-        if any(all(line.get(k) == v for k, v in job.key.items()) for line in done):
-            continue
-        start = time.perf_counter()
-        if start + longest > begun + 60.0 * options.minutes:
-            console.print(f"at {number}/{len(todo)}: the same command goes on with it")
-            return
-        if job.task.name not in loaded:
-            loaded = {job.task.name: job.task.splits(options.data)}
-        line = train(job, loaded[job.task.name])
-        append(options.out, line)
-        longest = max(longest, time.perf_counter() - start)
-        rate = "" if job.rate is None else f" {job.rate:g}"
-        console.print(
-            f"{number}/{len(todo)} {job.task.name} {job.optimizer} {job.method.name}{rate} "
-            f"seed {job.seed}: test {line['test_accuracy']:.2%}, {line['seconds']:.0f} s",
-            highlight=False,
-        )
+    run_all(todo, options.data, options.out, options.minutes)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ class Task:
         batch_size: Images a step.
         shift: Largest random shift in pixels; 0 trains on the images as they are.
         mirror: Whether images are flipped at random.
+        in_graph: Whether images are bytes that the model itself scales, shifts and flips, since
+            a GPU would wait for a processor that does.
     """
 
     suite: str
@@ -53,6 +57,14 @@ class Task:
     batch_size: int = 64
     shift: int = 0
     mirror: bool = False
+    in_graph: bool = False
+
+    def as_they_are(self, split: Split) -> tuple[Any, np.ndarray]:
+        """What `evaluate` takes: images, or with each how far it is moved, and labels."""
+        if not self.in_graph:
+            return split.x, split.y
+        still = np.array([self.shift, self.shift, 0], "int32")
+        return (split.x, np.tile(still, (len(split.x), 1))), split.y
 
     def few(self, images: int, epochs: int) -> Task:
         """The same with fewer images and epochs: to see that it runs."""
@@ -74,18 +86,22 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         self._split, self._task, self._seed, self._epoch = split, task, seed, 0
         pad = task.shift
-        self._padded = np.pad(split.x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        if not task.in_graph:
+            self._padded = np.pad(split.x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         self._order = self._shuffled()
 
     def __len__(self) -> int:
         return math.ceil(len(self._split.x) / self._task.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
         size = self._task.batch_size
         chosen = self._order[index * size : (index + 1) * size]
         random = np.random.default_rng((self._seed, self._epoch, index))
         offsets = random.integers(0, 2 * self._task.shift + 1, (len(chosen), 2))
         mirrored = random.integers(0, 2, len(chosen)) * self._task.mirror
+        if self._task.in_graph:
+            moves = np.column_stack([offsets, mirrored]).astype("int32")
+            return (self._split.x[chosen], moves), self._split.y[chosen]
         height, width = self._split.x.shape[1:3]
         images = [
             self._padded[i, row : row + height, column : column + width][:, :: -1 if flip else 1]
@@ -101,10 +117,46 @@ class Batches(keras.utils.PyDataset):
         return np.random.default_rng((self._seed, self._epoch)).permutation(len(self._split.x))
 
 
+class Moved(keras.layers.Layer):
+    """Scales images, shifts them and flips them: what `Batches` does where a model does not.
+
+    Args:
+        shift: Largest shift in pixels.
+    """
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self._shift = shift
+
+    def call(self, images: Any, moves: Any) -> Any:
+        """Images, unsigned bytes; for each the row and column it begins at, and 1 to flip it."""
+        (height, width), ops = images.shape[1:3], keras.ops
+        columns = ops.arange(width)
+        columns = ops.where(moves[:, 2:] == 1, width - 1 - columns, columns)
+        rows = ops.arange(height) + moves[:, :1] - self._shift
+        columns = columns + moves[:, 1:2] - self._shift
+        # What is shifted in from outside is zero after the scaling, so about the mean.
+        inside = (
+            _inside(rows, height)[:, :, None, None] & _inside(columns, width)[:, None, :, None]
+        )
+        rows, columns = ops.clip(rows, 0, height - 1), ops.clip(columns, 0, width - 1)
+        images = ops.take_along_axis(images, rows[:, :, None, None], axis=1)
+        images = ops.take_along_axis(images, columns[:, None, :, None], axis=2)
+        shades = ops.convert_to_tensor(scaled(np.arange(256)))
+        return ops.where(inside, ops.take(shades, ops.cast(images, "int32")), 0.0)
+
+
+def _inside(places: Any, size: int) -> Any:
+    return (places >= 0) & (places < size)
+
+
 def build(task: Task, optimizer: str, shape: tuple[int, ...], rate: Any, **more: Any) -> Any:
     """Returns the task's model, compiled."""
     kind, _, settings = OPTIMIZERS[optimizer]
     model = task.model(shape)
+    if task.in_graph:
+        inputs = keras.Input(shape, dtype="uint8"), keras.Input((3,), dtype="int32")
+        model = keras.Model(inputs, model(Moved(task.shift)(*inputs)))
     model.compile(
         kind(rate, **settings, **more),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -130,28 +182,54 @@ def digits_splits(_: Path | None) -> tuple[Split, Split, Split]:
 def cifar_splits(
     train: int, size: int = 16
 ) -> Callable[[Path | None], tuple[Split, Split, Split]]:
-    """CIFAR-10 mean-pooled to `size`: the first `train` images, the last 5000 of train, test."""
+    """CIFAR-10 mean-pooled to `size`: the first `train` images, the last 5000 of train, test.
+
+    In their own size, 32, images stay the bytes that they are.
+    """
 
     def load(path: Path | None) -> tuple[Split, Split, Split]:
         (x, y), (x_test, y_test) = read_cifar(path)
 
         def split(images: np.ndarray, labels: np.ndarray) -> Split:
             block = 32 // size
-            pooled = images.reshape(-1, size, block, size, block, 3).mean(axis=(2, 4))
-            scaled = (pooled / 255.0 - 0.5) / 0.25  # about zero mean and unit variance
-            return Split(scaled.astype("float32"), labels.ravel().astype("int32"))
+            if block > 1:
+                pooled = images.reshape(-1, size, block, size, block, 3).mean(axis=(2, 4))
+                images = scaled(pooled)
+            return Split(images, labels.ravel().astype("int32"))
 
         return split(x[:train], y[:train]), split(x[-5000:], y[-5000:]), split(x_test, y_test)
 
     return load
 
 
+def scaled(shades: np.ndarray) -> np.ndarray:
+    """Shades from 0 to 255 about zero, of about unit variance."""
+    return ((shades / 255.0 - 0.5) / 0.25).astype("float32")
+
+
 def read_cifar(path: Path | None) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """CIFAR-10 from an archive with the names of the original's arrays, or by download."""
+    """CIFAR-10 from an archive with the names of the original's arrays, or by download.
+
+    An archive may hold each image as a JPEG file instead, which takes a tenth of the space: one
+    after another in `jpeg_train`, the n-th from `offsets_train[n]` on; so for test.
+    """
     if path is None:
         return keras.datasets.cifar10.load_data()
     with np.load(path) as arrays:
+        if "jpeg_train" in arrays:
+            return tuple(
+                (unpacked(arrays[f"jpeg_{part}"], arrays[f"offsets_{part}"]), arrays[f"y_{part}"])
+                for part in ("train", "test")
+            )
         return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])
+
+
+def unpacked(files: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The images of JPEG files that stand one after another."""
+    from PIL import Image
+
+    parts = (files[a:b].tobytes() for a, b in pairwise(offsets))
+    return np.stack([np.asarray(Image.open(io.BytesIO(part))) for part in parts])
 
 
 # --- models ----------------------------------------------------------------------------------
@@ -302,6 +380,7 @@ TASKS = [
             batch_size=128,
             shift=4,
             mirror=True,
+            in_graph=True,
         )
         for name, model in (
             ("resnet20", resnet((16, 32, 64), 3)),

@@ -173,6 +173,9 @@ def test_tables_are_made_from_the_lines(tmp_path):
     )
     whole = {**pair, "kind": "whole", "pair": 0, "without_ms": [8.0, 8.0], "with_ms": [8.4, 8.8]}
     lines.append(whole)
+    lines.append({**whole, "model": "resnet20", "batch": 32, "images": 100, "epochs": 3})
+    copies = {"copy_mb": 3.2, "median_copies": 3.0, "most_copies": 4.7, "looks": 9}
+    lines.append({**pair, "kind": "memory", "model": "resnet20", "pair": 0, **copies})
     record, page = tmp_path / "lines.jsonl", tmp_path / "page.md"
     record.write_text("".join(json.dumps(line) + "\n" for line in lines))
     page.write_text((ROOT / "docs" / "performance.md").read_text())
@@ -182,5 +185,8 @@ def test_tables_are_made_from_the_lines(tmp_path):
     text = page.read_text()
     assert text.count("| 1.100 | 1.000 to 1.200 | 1.200 | 3 | ≤ 1.02 |") == 1
     assert text.count("| 1.050 | 1.050 to 1.050 | 1.100 | 1 | ≤ 1.06 |") == 1
+    assert text.count("| resnet20, batch 32, 12 steps | AutoLR | torch | 8.0 ms | 1.050 |") == 1
+    assert text.count("| 1.100 | 1 | ≤ 1.03 |") == 1
+    assert text.count("| torch | 3.20 MB | 3.00 | 4.70 | 9 | ≤ 3 |") == 1
     assert text.count("| 4 groups | w | 3.0 µs |") == 1
     assert text.count("| torch | 7.0 ms | 7.0 ms | 1 |") == 1
