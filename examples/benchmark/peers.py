@@ -69,7 +69,9 @@ class PolynomialAverage(Optax):
         super().__init__(make, use_ema=True)
 
     def _update_model_variables_moving_average(self, variables: Sequence[Any]) -> None:
-        step = keras.ops.cast(self.iterations, "float32")  # begins from 0: the average is the first
+        step = keras.ops.cast(
+            self.iterations, "float32"
+        )  # begins from 0: the average is the first
         share = 9.0 / (step + 9.0)
         pairs = zip(variables, self._model_variables_moving_average, strict=True)
         for variable, average in pairs:
