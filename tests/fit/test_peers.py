@@ -19,14 +19,17 @@ import optax
 from optax import contrib
 from peers import PEERS, gives_loss
 
-STEPS, BATCH = 24, 8
+STEPS, BATCH, EPOCHS = 96, 8, 8
 COSINE = optax.cosine_decay_schedule(1.0, STEPS)
 ALPHA = 0.0017486387539278373
 
 
 def warm_cosine(step):
-    decay = optax.cosine_decay_schedule(ALPHA, STEPS - 1)
-    return jax.numpy.where(step < 1, 1e-10 * ALPHA, decay(step - 1))
+    warm = round(0.02 * STEPS)
+    rise = optax.linear_schedule(1e-10 * ALPHA, ALPHA, warm)
+    return optax.join_schedules([rise, optax.cosine_decay_schedule(ALPHA, STEPS - warm)], [warm])(
+        step
+    )
 
 
 # By optax' own schedules, where ours are Keras'.
@@ -44,8 +47,9 @@ BY_HAND = {
 
 def data():
     random = np.random.default_rng(0)
-    x = random.normal(size=(BATCH * STEPS // 2, 5)).astype("float32")
-    return x, (x @ random.normal(size=(5, 2))).astype("float32")
+    x = random.normal(size=(BATCH * STEPS // EPOCHS, 5)).astype("float32")
+    # Small targets: the loss, and not its rate, is what bounds MoMo's steps.
+    return x, (0.1 * x @ random.normal(size=(5, 2))).astype("float32")
 
 
 def model(optimizer=None):
@@ -75,7 +79,7 @@ def trained_by_hand(transformation):
 
     after = []
     for number in range(STEPS):
-        at = slice(BATCH * (number % (STEPS // 2)), None)
+        at = slice(BATCH * (number % (STEPS // EPOCHS)), None)
         weights, state = step(weights, state, x[at][:BATCH], y[at][:BATCH])
         after.append([np.asarray(weight) for weight in weights])
     return after
@@ -85,7 +89,9 @@ def trained_by_fit(name, callbacks=()):
     net, (x, y) = model(PEERS[name](STEPS)), data()
     gives_loss(net)
     net.optimizer.build(net.trainable_variables)
-    net.fit(x, y, batch_size=BATCH, epochs=2, shuffle=False, verbose=0, callbacks=[*callbacks])
+    net.fit(
+        x, y, batch_size=BATCH, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=[*callbacks]
+    )
     return net
 
 
@@ -99,10 +105,11 @@ def test_fit_trains_as_optax_alone(name):
         for step, weights in enumerate(after[1:], start=1):
             share = 9.0 / (step + 9.0)
             expected = [a + share * (w - a) for a, w in zip(expected, weights, strict=True)]
+    began = model().get_weights()
+    moved = max(np.abs(a - b).max() for a, b in zip(expected, began, strict=True))
+    assert moved > 1e-5
     for ours, theirs in zip(net.get_weights(), expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
-    moved = [a - b for a, b in zip(net.get_weights(), model().get_weights(), strict=True)]
-    assert max(np.abs(move).max() for move in moved) > 1e-6
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-3 * moved + 1e-7)
 
 
 def test_the_loss_of_the_batch_does_not_outlive_the_step():
