@@ -10,11 +10,13 @@ costs about a second. `tables_small.py` makes the tables of docs/benchmarks.md f
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +72,21 @@ class Method:
         name: As it stands in tables.
         callbacks: Job, its data and a factor → callbacks.
         factors: Variants, each a run of its own.
-        optimizer: Makes an optimizer in place of the job's own.
+        optimizer: Job and steps of the run → an optimizer in place of the job's own.
         seeds: Seeds to run it with at most.
         jobs: Parts of the names of the jobs that it is for; all without.
+        needs_loss: Whether its optimizer is to see the loss of the batch.
+        if_named: Whether to run it only where `--methods` names it.
     """
 
     name: str
     callbacks: Callable[[Job, Data, float | None], Sequence[keras.callbacks.Callback]]
     factors: tuple[float | None, ...] = (None,)
-    optimizer: Callable[[], keras.optimizers.Optimizer] | None = None
+    optimizer: Callable[[Job, int], keras.optimizers.Optimizer] | None = None
     seeds: Sequence[int] = SEEDS
     jobs: Sequence[str] = ()
+    needs_loss: bool = False
+    if_named: bool = False
 
     def fits(self, job: Job, seed: int) -> bool:
         """Whether it is for this job and seed."""
@@ -94,6 +100,47 @@ def one_cycle(job: Job, data: Data, _: float | None) -> Sequence[keras.callbacks
     momentum = any(getattr(copy.optimizer, name, 0.0) for name in ("beta_1", "momentum"))
     pair = (0.95, 0.85) if momentum else None
     return [adaptlr.OneCycleLR(finder.suggestion or job.centre, momentum=pair)]
+
+
+def schedule_free(job: Job, steps: int) -> keras.optimizers.Optimizer:
+    """Keras' own, at its default rate."""
+    return keras.optimizers.ScheduleFreeAdamW()
+
+
+def schedule_free_at(
+    job: Job, data: Data, factor: float | None
+) -> Sequence[keras.callbacks.Callback]:
+    """A rate around its default, and the averages validated and left."""
+    return [Held(0.0025 * (factor or 1.0)), adaptlr.SwapScheduleFreeWeights()]
+
+
+def on_jax() -> list[Method]:
+    """The peers of optax, where it is installed, and what was tried in the compiled step."""
+    if keras.backend.backend() != "jax" or find_spec("optax") is None:
+        return []
+    from interpolated import KINDS, Interpolated
+    from peers import PEERS
+
+    def peer(name: str) -> Method:
+        average = name == "DoG"
+        return Method(
+            name,
+            lambda job, data, factor: [keras.callbacks.SwapEMAWeights()] if average else [],
+            optimizer=lambda job, steps: PEERS[name](steps),
+            needs_loss=name == "MoMo",
+        )
+
+    def interpolated(weighted: bool) -> Method:
+        ours = [job.name for job in JOBS if type(job.optimizer()).__name__ in KINDS]
+        return Method(
+            "AutoLR, interpolated by rate" if weighted else "AutoLR, interpolated",
+            lambda job, data, factor: [adaptlr.AutoLR(monitor=job.monitor)],
+            optimizer=lambda job, steps: Interpolated(job.optimizer(), weighted),
+            jobs=[name for name in ours if "accumulation" not in name],
+            if_named=True,
+        )
+
+    return [*map(peer, PEERS), interpolated(False), interpolated(True)]
 
 
 METHODS = [
@@ -115,17 +162,17 @@ METHODS = [
     Method(
         "ScheduleFreeAdamW",
         lambda job, data, factor: [],
-        optimizer=keras.optimizers.ScheduleFreeAdamW,
+        optimizer=schedule_free,
     ),
     Method(
         "ScheduleFreeAdamW, averages",
         lambda job, data, factor: [adaptlr.SwapScheduleFreeWeights()],
-        optimizer=keras.optimizers.ScheduleFreeAdamW,
+        optimizer=schedule_free,
     ),
     Method(
         "ScheduleFreeAdamW, AutoLR",
         lambda job, data, factor: [adaptlr.AutoLR(monitor=job.monitor)],
-        optimizer=keras.optimizers.ScheduleFreeAdamW,
+        optimizer=schedule_free,
     ),
     Method("OneCycleLR", one_cycle),
     Method(
@@ -135,6 +182,14 @@ METHODS = [
         seeds=(0, 1, 2),
         jobs=UNUSUAL,
     ),
+    Method(
+        "ScheduleFreeAdamW at",
+        schedule_free_at,
+        FACTORS,
+        optimizer=schedule_free,
+        seeds=(0, 1),
+    ),
+    *on_jax(),
 ]
 
 
@@ -144,12 +199,13 @@ class Bench:
 
     path: Path | None
     _data: dict[str, Data] = field(default_factory=dict)
-    _models: dict[tuple[str, str], keras.Model] = field(default_factory=dict)
+    _models: dict[tuple[str, Any], keras.Model] = field(default_factory=dict)
 
     def run(self, job: Job, method: Method, factor: float | None, seed: int) -> dict[str, Any]:
         """Trains once and evaluates the test split once."""
         data = self._data.get(job.name) or self._data.setdefault(job.name, job.data(self.path))
-        model = self._fresh(job, method, seed)
+        steps = -(-len(data.train[0]) // job.batch_size)
+        model = self._fresh(job, method, seed, steps * job.epochs)
         callbacks = method.callbacks(job, data, factor)
         keras.utils.set_random_seed(seed)
         began = time.perf_counter()
@@ -164,7 +220,6 @@ class Bench:
         seconds = time.perf_counter() - began
         size = {"batch_size": 500, "verbose": 0, "return_dict": True}
         held_out, tested = (model.evaluate(*x, **size) for x in (data.validation, data.test))
-        steps = -(-len(data.train[0]) // job.batch_size)
         line: dict[str, Any] = {"job": job.name, "method": method.name}
         if factor is not None:
             line["factor"] = round(factor, 4)
@@ -174,16 +229,19 @@ class Bench:
             "validation": short(held_out[job.monitor.removeprefix("val_")]),
             "steps": steps * len(history["loss"]),
             "seconds": round(seconds, 2),
+            "epochs": [short(value) for value in history[job.monitor]],
         }
         held = getattr(callbacks[0], "learning_rate", None) if callbacks else None
         return line | ({"held": short(held)} if isinstance(held, float) else {})
 
-    def _fresh(self, job: Job, method: Method, seed: int) -> keras.Model:
+    def _fresh(self, job: Job, method: Method, seed: int, steps: int) -> keras.Model:
         """The compiled model as one that was built anew after this seed."""
         keras.utils.set_random_seed(seed)
         kind = method.optimizer
-        new = job.build(None if kind is None else kind())
-        model = self._models.setdefault((job.name, getattr(kind, "__name__", "")), new)
+        new = job.build(None if kind is None else kind(job, steps))
+        model = self._models.setdefault((job.name, kind), new)
+        if model is new and method.needs_loss:
+            importlib.import_module("peers").gives_loss(model)
         if model is not new:
             both = [(m.variables, m.optimizer.variables) for m in (model, new)]
             for mine, its in zip(*(itertools.chain(*groups) for groups in both), strict=True):
@@ -205,7 +263,8 @@ def jobs(options: argparse.Namespace) -> Iterator[tuple[Job, Method, float | Non
         if options.jobs and not any(part in job.name for part in options.jobs):
             continue
         for seed, method in itertools.product(options.seeds, METHODS):
-            asked = not options.methods or method.name in options.methods
+            named = method.name in (options.methods or ())
+            asked = named or not (options.methods or method.if_named)
             if asked and method.fits(job, seed):
                 for factor in method.factors:
                     yield job, method, factor, seed

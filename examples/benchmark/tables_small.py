@@ -21,26 +21,43 @@ from small import JOBS, Job
 Line = dict[str, Any]
 Runs = dict[int, Line]  # by seed
 OURS = "AutoLR"
+# Seven runs each; the one that ends best on validation stands for them.
+BEST = {"decay": "best decay", "ScheduleFreeAdamW at": "ScheduleFreeAdamW, best of seven"}
+# Who needs no rate, or has had seven tried.
+RACE = [
+    "constant",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeAdamW, averages",
+    "ScheduleFreeAdamW, best of seven",
+    "ScheduleFreeAdamW, AutoLR",
+    "Prodigy",
+    "D-Adaptation",
+    "DoG",
+    "Mechanic",
+    "MoMo",
+    "NadamW, AlgoPerf",
+    "best decay",
+    OURS,
+]
 FAR = {"points": 3.0, "loss": 15.0}  # further below the default rate is far
 
 
 def by_job(lines: Sequence[Line]) -> dict[str, dict[str, Runs]]:
-    """Job → method → seed → run; `best decay` is the one of seven that ends best on validation."""
+    """Job → method → seed → run; of seven rates, the run that ends best on validation."""
     table: dict[str, dict[str, Runs]] = defaultdict(lambda: defaultdict(dict))
-    decays: dict[tuple[str, int], list[Line]] = defaultdict(list)
+    tried: dict[tuple[str, str, int], list[Line]] = defaultdict(list)
     for line in lines:
-        if "job" not in line:
+        if "job" not in line or line["method"] == "constant at":
             continue
-        if line["method"] == "constant at":
-            continue
-        if line["method"] == "decay":
-            decays[line["job"], line["seed"]].append(line)
+        name, method, seed = line["job"], line["method"], line["seed"]
+        if method in BEST:
+            tried[name, method, seed].append(line)
         else:
-            table[line["job"]][line["method"]][line["seed"]] = line
+            table[name][method][seed] = line
     kinds = {job.name: job for job in JOBS}
-    for (name, seed), runs in decays.items():
+    for (name, method, seed), runs in tried.items():
         if name in kinds and len(runs) == len(FACTORS):
-            table[name]["best decay"][seed] = min(runs, key=_worse_on_validation(kinds[name]))
+            table[name][BEST[method]][seed] = min(runs, key=_worse_on_validation(kinds[name]))
     return table
 
 
@@ -126,6 +143,72 @@ def figure_table(jobs: Sequence[Job], table: dict[str, dict[str, Runs]]) -> str:
     return markdown(head, [row for row in rows if known and 3 * int(row[1]) >= known])
 
 
+def regrets(jobs: Sequence[Job], table: dict[str, dict[str, Runs]], method: str) -> list[str]:
+    """Of the accuracies, in points, and of the losses, as a ratio, to the best of seven decays."""
+    points: list[float] = []
+    ratios: list[float] = []
+    for job in jobs:
+        for x in pairs(job, table[job.name], method, "best decay"):
+            if unit(job) == "points":
+                points.append(-x)
+            elif x > -1e4:
+                ratios.append(math.log1p(-x / 100.0))
+    return [
+        f"{statistics.mean(points):+.2f}" if points else "–",
+        f"{math.exp(statistics.mean(ratios)):.3f}" if ratios else "–",
+    ]
+
+
+def race_table(table: dict[str, dict[str, Runs]], seeds: Sequence[int] = (0, 1)) -> str:
+    """Everything that needs no rate, on seeds that all have, the best last."""
+    table = {
+        name: {
+            method: {s: runs[s] for s in seeds if s in runs} for method, runs in methods.items()
+        }
+        for name, methods in table.items()
+    }
+    rows = []
+    for method in RACE:
+        against = [(job, pairs(job, table.get(job.name, {}), method, "constant")) for job in JOBS]
+        ran = [job for job, found in against if found]
+        runs = [(job, x) for job, found in against for x in found]
+        if not runs:
+            continue
+        far = sum(x < -FAR[unit(job)] for job, x in runs)
+        tuned, kept = ([job for job in ran if job.kept_out is half] for half in (False, True))
+        ours = [y for job in ran for y in pairs(job, table[job.name], OURS, method)
+                if unit(job) == "points"]  # fmt: skip
+        row = [method, str(len(ran)), str(len(runs)), *regrets(tuned, table, method),
+               *regrets(kept, table, method), str(far),
+               str(sum(is_lost(found) for _, found in against)),
+               f"{statistics.mean(ours):+.2f}" if ours and method != OURS else "–"]  # fmt: skip
+        rows.append((statistics.mean(ours) if ours else 0.0, row))
+    head = ["method", "jobs", "runs", "regret, tuned on", "loss, tuned on", "regret, kept out",
+            "loss, kept out", "far below the default", "jobs lost",
+            "AutoLR ahead, points"]  # fmt: skip
+    return markdown(head, [row for _, row in sorted(rows, key=lambda pair: -pair[0])])
+
+
+def to_the_best(table: dict[str, dict[str, Runs]], seeds: Sequence[int] = (0, 1)) -> str:
+    """By how much the best of everything else, as it turns out on the test split, beats AutoLR."""
+    behind, most = [], 0.0
+    for job in JOBS:
+        others = [m for m in RACE if m != OURS]
+        for seed in seeds:
+            runs = table.get(job.name, {})
+            ours = runs.get(OURS, {}).get(seed)
+            its = [runs[m][seed] for m in others if seed in runs.get(m, {})]
+            if unit(job) == "points" and ours is not None and its:
+                behind.append(max(-ahead(job, ours, line) for line in its))
+                most = max(most, behind[-1])
+    if not behind:
+        return ""
+    mean = f"{statistics.mean(behind):.2f} points in the mean of {len(behind)} runs"
+    return (
+        f"{OURS} is behind the best of everything else in the table by {mean}, at most {most:.1f}."
+    )
+
+
 def spread(job: Job, runs: Runs) -> str:
     """Mean (lowest to highest) of a job's score."""
     scale = 1.0 if job.score == "loss" else 100.0
@@ -199,6 +282,7 @@ def sections(lines: Sequence[Line]) -> dict[str, str]:
     made_by = sorted({line["made_by"] for line in lines if "made_by" in line})
     return {
         **texts,
+        "small-race": "\n\n".join(filter(None, (race_table(table), to_the_best(table)))),
         "small-jobs": job_table(table),
         "small-rates": rate_table(lines, table),
         "small-made-by": "\n".join(f"* {text}" for text in made_by),

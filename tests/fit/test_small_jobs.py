@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import keras
 import programs
 import pytest
 
@@ -28,3 +29,18 @@ def test_lines_and_their_tables(tmp_path):
         assert row in shown
     assert "| wine, Ftrl, 100 steps * | accuracy | 1 |" in shown
     assert "| wine, Ftrl, 100 steps | " in shown  # against constant rates
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="optax is of JAX")
+def test_the_race(tmp_path):
+    pytest.importorskip("optax")
+    out, peers = tmp_path / "lines.jsonl", ["Prodigy", "DoG", "MoMo", "AutoLR, interpolated"]
+    chosen = ["--jobs", "wine, Ftrl", "--seeds", 0, "--out", out]
+    run("run_small.py", *chosen, "--methods", "constant", *peers)
+    lines = [json.loads(line) for line in out.read_text().splitlines()][1:]
+    assert [line["method"] for line in lines] == ["constant", *peers[:3]]  # not for Ftrl
+    assert [len(line["epochs"]) for line in lines] == [10] * 4
+    assert lines[1]["validation"] < lines[0]["validation"]  # Prodigy's last and the default's
+    shown = run("tables_small.py", "--lines", out)
+    assert "| Prodigy | 1 | 1 | – | – | – | – | 0 | 0 | – |" in shown
