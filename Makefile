@@ -128,5 +128,5 @@ $(OLDEST_VENV)/.oldest: pyproject.toml $(OLDEST_VENV)/.created
 
 $(VENV)/.backends: pyproject.toml $(VENV)/.created
 	@echo "installing $(JAX) and $(TORCH) into $(VENV), about 2 minutes"
-	@$(BIN)/pip install -q $(JAX) $(TORCH) || $(PIP_FAILED)
+	@$(BIN)/pip install -q -e ".[peers]" $(JAX) $(TORCH) || $(PIP_FAILED)
 	@touch $@
