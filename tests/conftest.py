@@ -21,7 +21,7 @@ settings.load_profile("adaptlr")
 
 # A full collection of garbage reads all that was ever imported and left behind, a gigabyte after a
 # hundred fits. Where the machine has put these pages aside, one took up to half a minute. So what
-# has outlived a test is not looked at again, and what a test leaves open is told in that test.
+# has outlived a test is not looked at again.
 def pytest_collection_finish(session):
     _set_aside()
 

@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lines import append, read_lines
+
 HERE = Path(__file__).parent
 CALLBACKS = ("AutoLR", "PlateauLR", "CyclicalLR", "OneCycleLR", "ScheduleLR", "LRFinder",
              "KerasSchedule", "SwapScheduleFreeWeights")  # fmt: skip
@@ -93,14 +95,8 @@ def pairs(options: argparse.Namespace, wanted: int) -> Iterator[tuple[str, str]]
 
 
 def read(path: Path, backend: str | None = None) -> list[dict[str, Any]]:
-    """Result lines, of one backend or all; what a killed run has left of its last is none."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return [line for line in lines if backend in (None, line.get("backend"))]
+    """Result lines, of one backend or all."""
+    return [line for line in read_lines(path) if backend in (None, line.get("backend"))]
 
 
 def finished(part: str, backend: str, options: argparse.Namespace, left: float) -> bool:
@@ -153,7 +149,7 @@ def fits(options: argparse.Namespace) -> int:
         except Exception as error:
             traceback.print_exc()
             line["error"], failed = repr(error), True
-        run.append(path, line)
+        append(path, line)
         print(json.dumps(line), flush=True)
     return int(failed)
 

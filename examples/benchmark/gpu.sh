@@ -21,11 +21,12 @@ pack() {
     [ $# = 2 ] || fail "usage: gpu.sh pack FOLDER CIFAR10.npz"
     [ -f "$2" ] || fail "there is no file $2"
     mkdir -p "$1"
-    rm -f "$1"/*.whl "$1"/*.npz
+    # Older versions of its own wheels; whatever else is there is somebody's.
+    for wheel in "${wheels[@]}"; do rm -f "$1/$wheel"-*.whl; done
     "$python" -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
         --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 \
         --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d "$1" "${wheels[@]}"
-    cp "$2" "$1/cifar10.npz"
+    [ "$2" -ef "$1/cifar10.npz" ] || cp "$2" "$1/cifar10.npz"
     local size
     size=$(du -sm --apparent-size "$1" | cut -f1)
     [ "$size" -lt "$limit" ] || fail "$1 has $size MiB, and less than $limit are to be carried:" \

@@ -30,6 +30,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from lines import append, read_lines
+
 PAIRS = 10
 # 1024 steps: AutoLR probes for 51, warms up for 20 and holds until step 768.
 EPOCH, EPOCHS = 128, 8
@@ -496,8 +498,7 @@ class Log:
         self.path, self.where = path, where
         self.asked = self.start = time.perf_counter()
         self.end, self.longest = self.start + 60.0 * minutes, 0.0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.seen = [self.key(line) for line in read(path)]
+        self.seen = [self.key(line) for line in read_lines(path)]
 
     @staticmethod
     def key(line):
@@ -515,13 +516,8 @@ class Log:
 
     def add(self, line, **results):
         line = {**self.where, **line, **results}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append(self.path, line)
         print(json.dumps({**line, **results}), flush=True)
-
-
-def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def machine():
@@ -549,7 +545,7 @@ def device_name(backend, library):
 
 
 def write_tables(lines, page):
-    results = read(lines)
+    results = read_lines(lines)
     for name, table in {
         "pairs": pair_table(results, "pair"),
         "whole": pair_table(results, "whole"),

@@ -69,9 +69,7 @@ class PolynomialAverage(Optax):
         super().__init__(make, use_ema=True)
 
     def _update_model_variables_moving_average(self, variables: Sequence[Any]) -> None:
-        step = keras.ops.cast(
-            self.iterations, "float32"
-        )  # begins from 0: the average is the first
+        step = keras.ops.cast(self.iterations, "float32")  # from 0: the average is the first
         share = 9.0 / (step + 9.0)
         pairs = zip(variables, self._model_variables_moving_average, strict=True)
         for variable, average in pairs:
@@ -135,7 +133,8 @@ def nadamw(steps: int) -> Optax:
     """NadamW as calibrated over AlgoPerf's workloads: the baseline of its self-tuning ruleset.
 
     MLCommons' `prize_qualification_baselines/self_tuning`: warm-up over 2 % of the steps, cosine
-    decay. The dropout of 0.1 that it asks of models is left as each job has it.
+    decay. The dropout of 0.1 that it asks of models is left as each job has it, and the first
+    steps differ by the bias correction, which in optax is Dozat's.
     """
     rate, warm = 0.0017486387539278373, max(1, round(0.02 * steps))
     schedule = CosineDecay(1e-10 * rate, steps - warm, warmup_target=rate, warmup_steps=warm)

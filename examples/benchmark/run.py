@@ -12,7 +12,6 @@ lines.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import platform
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from lines import append, read_lines
 from methods import METHODS, Method, Run
 from rich.console import Console
 from tasks import OPTIMIZERS, TASKS, Batches, Split, Task, build
@@ -173,25 +173,6 @@ def folder_of(job: Job, parent: Path | None) -> Path | None:
         return None
     rate = "" if job.rate is None else f"-{job.rate:g}"
     return parent / f"{job.task.name}-{job.optimizer}{rate}-seed{job.seed}"
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All result lines; one that was cut off while it was written is left out."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
-
-
-def append(path: Path, line: dict[str, Any]) -> None:
-    """Adds a line in one write, after what a killed run may have left of its last."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torn = path.exists() and not path.read_text().endswith("\n")
-    with open(path, "a") as file:
-        file.write("\n" * torn + json.dumps(line) + "\n")
 
 
 def is_done(job: Job, lines: Iterable[dict[str, Any]]) -> bool:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from run import append, made_by, read_lines
+from lines import append, read_lines
+from run import made_by
 from small import JOBS, Data, Job
 
 import adaptlr

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import tables_small
+from lines import read_lines
 from methods import METHODS, ORACLE_FACTORS
 from page import PAGE, fill, markdown
-from run import LINES, read_lines
+from run import LINES
 
 Line = dict[str, Any]
 Cell = tuple[str, str, str, int]  # suite, task, optimizer, seed

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lines import read_lines
 from page import markdown
-from run import read_lines
 from run_small import FACTORS, FINE, LINES
 from small import JOBS, Job
 

@@ -76,9 +76,16 @@ def normalising(*, trainable=True):
     ],
     ids=["nested", "frozen", "none", "half", "input alone", "layer norm", "nothing else"],
 )
-def test_the_controller_is_told_of_batch_normalisation(layers, expected):
+def test_batch_normalisation_behind_most_kernels_is_seen(layers, expected):
     model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
     assert normalised(model) is expected
+
+
+@pytest.mark.parametrize("layers", [[], [keras.layers.BatchNormalization()]], ids=len)
+def test_a_fit_tells_the_controller_of_batch_normalisation(layers):
+    writer = MemoryWriter()
+    fit(adaptlr.AutoLR(writers=[writer]), epochs=1, samples=96, layers=layers)
+    assert writer.run.get("normalised", False) is bool(layers)
 
 
 def test_the_noise_gap_is_measured_on_the_same_batches_and_disturbs_nothing():

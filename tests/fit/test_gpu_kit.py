@@ -175,6 +175,34 @@ def test_what_is_missing_is_named(archive, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_pack_removes_nothing_but_its_own_older_wheels(archive, tmp_path):
+    kit = tmp_path / "kit"
+    kit.mkdir()
+    for name in ("photos.npz", "mine-1.0-py3-none-any.whl", "keras-3.0.0-py3-none-any.whl"):
+        (kit / name).write_text(name)
+    for source in (archive, kit / "cifar10.npz"):  # the second lies where it is to go
+        ran = script("pack", kit, source, PYTHON="true")  # for pip, which would need a network
+        assert ran.returncode == 0, ran.stderr
+    kept = {path.name for path in kit.iterdir()}
+    assert kept == {"photos.npz", "mine-1.0-py3-none-any.whl", "cifar10.npz"}
+    assert (kit / "cifar10.npz").read_bytes() == archive.read_bytes()
+
+
+def test_times_go_on_after_a_line_that_was_cut_off(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(FOLDER)
+    log = runpy.run_path(str(FOLDER / "overhead.py"))["Log"]
+    path, where = tmp_path / "overhead.jsonl", {"backend": BACKEND, "device": "CPU"}
+    log(path, where).add({"kind": "import", "pair": 0}, milliseconds=1.0)
+    with path.open("a") as file:
+        file.write('{"kind": "import", "pa')
+    again = log(path, where)
+    assert again.has({"kind": "import", "pair": 0})
+    assert not again.has({"kind": "import", "pair": 1})
+    again.add({"kind": "import", "pair": 1}, milliseconds=2.0)
+    read = runpy.run_path(str(FOLDER / "lines.py"))["read_lines"](path)
+    assert [line["pair"] for line in read] == [0, 1]
+
+
 def test_wheels_are_installed_beside_the_environment_and_removed(archive, tmp_path):
     pytest.importorskip("pip")
     kit, scratch = tmp_path / "kit", tmp_path / "scratch"

@@ -1,4 +1,4 @@
-"""The peers that need no rate, in `fit` and by optax alone: the same weights to the digit."""
+"""The peers that need no rate, in `fit` and by optax alone: the same weights but for rounding."""
 
 from __future__ import annotations
 
