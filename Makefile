@@ -20,12 +20,14 @@ PIP_FAILED = { echo "Installing failed. TensorFlow has wheels for Python 3.10 to
 	"'make clean' and 'make PYTHON=python3.12 ...'."; exit 1; }
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
-# A process for each core; threads of their own would wait for each other's. Tests of one file stay
-# together as long as they can, for they look at the same runs.
-PYTEST := -m pytest -q -n auto --dist worksteal
-test test-core test-all test-oldest test-next test-wheel: export OMP_NUM_THREADS ?= 1
+# A process for each core and one more, since TensorFlow's pipelines wait for a fifth of the time; threads
+# of their own would wait for each other's. Tests of one file stay together as long as they can, for they
+# look at the same runs.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
+PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
+test test-rest test-core test-all test-oldest test-next test-wheel: export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo reference test test-core test-all test-oldest test-next test-wheel check docs clean
+.PHONY: help demo reference test test-rest test-core test-all test-oldest test-next test-wheel check docs clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -40,9 +42,13 @@ reference: $(VENV)/.demo  ## train the runs in docs/data/reference again
 	@rm -rf docs/data/reference
 	@KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py --out docs/data/reference
 
-test: $(VENV)/.dev  ## run the tests on TensorFlow
-	@echo "test: every test on TensorFlow, 10 to 20 minutes on two cores"
-	@KERAS_BACKEND=tensorflow $(BIN)/python $(PYTEST)
+test: $(VENV)/.dev  ## run each test once on TensorFlow
+	@echo "test: each test once on TensorFlow, 5 minutes on two cores"
+	@KERAS_BACKEND=tensorflow $(BIN)/python $(PYTEST) --part quick
+
+test-rest: $(VENV)/.dev  ## run what `make test` leaves out
+	@echo "test-rest: slow tests and further cases of tests on TensorFlow, about 10 minutes"
+	@KERAS_BACKEND=tensorflow $(BIN)/python $(PYTEST) --part rest
 
 test-core: $(VENV)/.dev  ## run the tests that need no Keras
 	@echo "test-core: what decides, without Keras, about half a minute"

@@ -19,6 +19,28 @@ settings.register_profile(
 settings.load_profile("adaptlr")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--part", choices=("quick", "rest"), help="`make test`: quick")
+
+
+def pytest_collection_modifyitems(config, items):
+    part = config.getoption("part")
+    if part is None:
+        return
+    seen, parts = set(), {"quick": [], "rest": []}
+    for item in items:
+        slow, alike = map(item.get_closest_marker, ("slow", "alike"))
+        rule = alike and (alike.args or item.nodeid.partition("[")[0])
+        if slow or (rule and rule in seen):
+            parts["rest"].append(item)
+        else:
+            parts["quick"].append(item)
+            seen.add(rule)
+    items[:] = parts.pop(part)
+    (left_out,) = parts.values()
+    config.hook.pytest_deselected(items=left_out)
+
+
 # A full collection of garbage reads all that was ever imported and left behind, a gigabyte after a
 # hundred fits. Where the machine has put these pages aside, one took up to half a minute. So what
 # has outlived a test is not looked at again.

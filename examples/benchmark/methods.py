@@ -33,11 +33,17 @@ class Run:
     train: Any
     build: Callable[[Any], keras.Model]
     log_dir: Path | None = None
+    backup_dir: Path | None = None
 
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
         return self.epoch_steps * self.epochs
+
+    @property
+    def backups(self) -> list[keras.callbacks.Callback]:
+        """Keras' own, for a method whose callbacks keep nothing."""
+        return [keras.callbacks.BackupAndRestore(self.backup_dir)] if self.backup_dir else []
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Start:
     callbacks: Sequence[keras.callbacks.Callback] = ()
     spent: int = 0
     settings: dict[str, Any] = field(default_factory=dict)  # of the optimizer
+    kind: Callable[..., keras.optimizers.Optimizer] | None = None  # in place of the task's own
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Method:
 
 def constant(run: Run, _: float | None) -> Start:
     """The optimizer's standard rate, which is what most people train with."""
-    return Start(run.standard)
+    return Start(run.standard, run.backups)
 
 
 def reduce_on_plateau(run: Run, _: float | None) -> Start:
@@ -85,21 +92,29 @@ def cosine(run: Run, rate: float | None) -> Start:
     return Start(
         keras.optimizers.schedules.CosineDecay(
             0.0, run.steps - warm, warmup_target=rate or run.standard, warmup_steps=warm
-        )
+        ),
+        run.backups,
     )
+
+
+def schedule_free(run: Run, _: float | None) -> Start:
+    """Keras' own at its default rate; a schedule that is constant validates its averages."""
+    rate = 0.0025
+    held = adaptlr.ScheduleLR(adaptlr.schedules.Constant(rate), backup_dir=run.backup_dir)
+    return Start(rate, [held], kind=keras.optimizers.ScheduleFreeAdamW)
 
 
 def plateau(run: Run, _: float | None) -> Start:
     """PlateauLR with Keras' factor, at the same patience as Keras' callback."""
-    return Start(run.standard, [adaptlr.PlateauLR(patience=3)])
+    return Start(run.standard, [adaptlr.PlateauLR(patience=3, backup_dir=run.backup_dir)])
 
 
 def cyclical(run: Run, _: float | None) -> Start:
     """Triangular2 over a decade around the standard rate, half a cycle in two epochs."""
     low, high = run.standard * 10**-0.5, run.standard * 10**0.5
-    return Start(
-        run.standard, [adaptlr.CyclicalLR(low, high, 2 * run.epoch_steps, mode="triangular2")]
-    )
+    size = 2 * run.epoch_steps
+    cycle = adaptlr.CyclicalLR(low, high, size, mode="triangular2", backup_dir=run.backup_dir)
+    return Start(run.standard, [cycle])
 
 
 def one_cycle(run: Run, _: float | None) -> Start:
@@ -111,7 +126,8 @@ def one_cycle(run: Run, _: float | None) -> Start:
     finder.find(copy, run.train, verbose=0)
     peak = finder.suggestion or run.standard
     has_momentum = getattr(copy.optimizer, "momentum", 1.0) != 0.0
-    cycle = adaptlr.OneCycleLR(peak, momentum=(0.95, 0.85) if has_momentum else None)
+    momentum = (0.95, 0.85) if has_momentum else None
+    cycle = adaptlr.OneCycleLR(peak, momentum=momentum, backup_dir=run.backup_dir)
     return Start(peak, [cycle], spent=len(finder.losses))
 
 
@@ -129,13 +145,14 @@ def decay(run: Run, factor: float | None) -> Start:
     """Linear to zero after 5 % warm-up; the best of seven such runs is the oracle."""
     peak, warm = run.standard * (factor or 1.0), max(1, run.steps // 20)
     schedule = adaptlr.schedules.WarmupStableDecay(peak, warm, 0, run.steps - warm, shape="linear")
-    return Start(peak, [adaptlr.ScheduleLR(schedule)])
+    return Start(peak, [adaptlr.ScheduleLR(schedule, backup_dir=run.backup_dir)])
 
 
 def auto(run: Run, rate: float | None) -> Start:
     """AutoLR, from a rate that it does not use."""
     writers = [adaptlr.writers.JSONLinesWriter(run.log_dir / "run.jsonl")] if run.log_dir else []
-    return Start(rate, [adaptlr.AutoLR(log_dir=run.log_dir, writers=writers)])
+    given = {"log_dir": run.log_dir, "writers": writers, "backup_dir": run.backup_dir}
+    return Start(rate, [adaptlr.AutoLR(**given)])
 
 
 def auto_unbounded(run: Run, rate: float | None) -> Start:
@@ -201,6 +218,7 @@ METHODS = [
     Method("OneCycleLR", one_cycle),
     Method("decay", decay, ORACLE_FACTORS),
     Method("AutoLR", auto, START_RATES),
+    Method("ScheduleFreeAdamW", schedule_free, if_named=True),
     # ARC's start rates, for the published figures of the suite `cifar`.
     Method("CosineDecay at", cosine, (1e-4, 1e-3, 1e-2), if_named=True),
     # 200 epochs where 15 are planned, and a plateau to end them.

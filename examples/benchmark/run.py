@@ -4,14 +4,16 @@
     python examples/benchmark/run.py cifar-small --data cifar10.npz --seeds 0 1 2 --shard 0/2
 
 Two processes with `--shard 0/2` and `--shard 1/2` share the work. With `--minutes` no run is begun
-that would not fit into the time left, and the same command goes on with it later. The suite
-`cifar` is for a GPU, on any backend. `tables.py` makes the tables of docs/benchmarks.md from the
-lines.
+that would not fit into the time left, and the same command goes on with it later. With `--backup`
+a run that is cut off goes on at its last epoch; `--left` says what is left and how long it takes.
+The suite `cifar` is for a GPU, on any backend; a processor takes hours for each run. `tables.py`
+makes the tables of docs/benchmarks.md from the lines.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import platform
 import shutil
@@ -43,6 +45,7 @@ class Job:
     rate: float | None
     seed: int
     log_dir: Path | None = None
+    backup: Path | None = None
 
     @property
     def key(self) -> dict[str, Any]:
@@ -59,18 +62,47 @@ class Job:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keeps what `fit` says at epoch ends, and the step."""
+    """Keeps what `fit` says at epoch ends, and the step and the seconds; on disk too, if it may.
 
-    def __init__(self, epoch_steps: int, spent: int) -> None:
+    A run that goes on at an epoch has the batches of that epoch. Others must have been called
+    before at the end of an epoch, since what they put into the logs is kept.
+    """
+
+    def __init__(self, batches: Batches, spent: int, path: Path | None) -> None:
         super().__init__()
         self.epochs: list[dict[str, float]] = []
-        self._epoch_steps, self._spent = epoch_steps, spent
+        self._batches, self._spent, self._path = batches, spent, path
+        self._seconds: list[float] = []  # until the end of each epoch, of all processes together
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, in all processes that it took."""
+        return time.perf_counter() - self._began
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if epoch <= len(self.epochs):
+            return
+        kept = json.loads(self._path.read_text())
+        if len(kept["epochs"]) < epoch:
+            raise RuntimeError(
+                f"{self._path} lacks epoch {epoch} of its run, which was cut off in the moment "
+                f"between the backup and this record. Delete {self._path.parent} and begin anew."
+            )
+        self.epochs, self._seconds = kept["epochs"][:epoch], kept["seconds"][:epoch]
+        self._began -= self._seconds[-1]
+        self._batches.skip(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        step = self._spent + (epoch + 1) * self._epoch_steps
+        step = self._spent + (epoch + 1) * len(self._batches)
         kept = {k: v for k, v in (logs or {}).items() if k == "loss" or k.startswith("val_")}
         row = {k: float(f"{v:.6g}") for k, v in kept.items()}
         self.epochs.append({"step": step, **row})
+        self._seconds.append(round(self.seconds, 1))
+        if self._path is not None:
+            text = json.dumps({"epochs": self.epochs, "seconds": self._seconds})
+            self._path.with_suffix(".new").write_text(text)
+            self._path.with_suffix(".new").replace(self._path)
 
 
 def train(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
@@ -89,13 +121,13 @@ def train(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
             train=Batches(train_split, job.task, job.seed),
             build=lambda rate: build(job.task, job.optimizer, shape, rate),
             log_dir=job.log_dir,
+            backup_dir=job.backup and job.backup / "model",
         ),
         job.rate,
     )
     keras.utils.set_random_seed(job.seed)  # the same weights, whatever the method drew
-    model = build(job.task, job.optimizer, shape, start.rate, **start.settings)
-    recorder = Recorder(len(batches), start.spent)
-    began = time.perf_counter()
+    model = build(job.task, job.optimizer, shape, start.rate, start.kind, **start.settings)
+    recorder = Recorder(batches, start.spent, job.backup and job.backup / "epochs.json")
     model.fit(
         batches,
         validation_data=job.task.as_they_are(control),
@@ -104,7 +136,7 @@ def train(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
         callbacks=[*start.callbacks, recorder],
         verbose=0,
     )
-    seconds = time.perf_counter() - began
+    seconds = recorder.seconds
     tested = model.evaluate(
         *job.task.as_they_are(test), CONTROL_BATCH, verbose=0, return_dict=True
     )
@@ -164,15 +196,18 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
                     for rate in method.rates:
                         if options.rates is None or rate is None or rate in options.rates:
                             job = Job(task, optimizer, method, rate, seed)
-                            yield replace(job, log_dir=folder_of(job, options.log_dir))
+                            log = options.log_dir if method.name == "AutoLR" else None
+                            backup = folder_of(job, options.backup, method.name)
+                            yield replace(job, log_dir=folder_of(job, log), backup=backup)
 
 
-def folder_of(job: Job, parent: Path | None) -> Path | None:
-    """Where the run is logged, if its callback writes and it is to be."""
-    if parent is None or job.method.name != "AutoLR":
+def folder_of(job: Job, parent: Path | None, method: str = "") -> Path | None:
+    """Where the run is logged or saved, if it is to be."""
+    if parent is None:
         return None
     rate = "" if job.rate is None else f"-{job.rate:g}"
-    return parent / f"{job.task.name}-{job.optimizer}{rate}-seed{job.seed}"
+    method = method and f"-{method.replace(' ', '_')}"
+    return parent / f"{job.task.name}-{job.optimizer}{method}{rate}-seed{job.seed}"
 
 
 def is_done(job: Job, lines: Iterable[dict[str, Any]]) -> bool:
@@ -200,10 +235,14 @@ def run_all(todo: Sequence[Job], data: Path | None, out: Path, minutes: float) -
             return False
         if job.task.name not in loaded:
             loaded = {job.task.name: job.task.splits(data)}
-        if job.log_dir is not None:  # what a run that was cut off has left
+        if job.log_dir is not None and job.backup is None:  # what a run that was cut off has left
             shutil.rmtree(job.log_dir, ignore_errors=True)
+        if job.backup is not None:
+            job.backup.mkdir(parents=True, exist_ok=True)
         line = train(job, loaded[job.task.name])
         append(out, line)
+        if job.backup is not None:
+            shutil.rmtree(job.backup)
         rate = "" if job.rate is None else f" {job.rate:g}"
         console.print(
             f"{number}/{len(todo)} {job.task.name} {job.optimizer} {job.method.name}{rate} "
@@ -211,6 +250,23 @@ def run_all(todo: Sequence[Job], data: Path | None, out: Path, minutes: float) -
             highlight=False,
         )
     return True
+
+
+def say_left(todo: Sequence[Job], out: Path) -> None:
+    """What has no line yet, and how long it takes by what like runs took here."""
+    done = read_lines(out)
+    left = [job for job in todo if not is_done(job, done)]
+    seconds = [expected(job, done) for job in left]
+    for job, each in zip(left, seconds, strict=True):
+        rate = "" if job.rate is None else f" {job.rate:g}"
+        kept = job.backup and job.backup / "epochs.json"
+        at = len(json.loads(kept.read_text())["epochs"]) if kept and kept.exists() else 0
+        print(
+            f"{job.task.name} {job.optimizer} {job.method.name}{rate} seed {job.seed}: "
+            f"epoch {at} of {job.task.epochs}, "
+            + (f"{each * (1 - at / job.task.epochs) / 60:.0f} min" if each else "no like run yet")
+        )
+    print(f"{len(left)} of {len(todo)} left")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -228,6 +284,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="CIFAR-10 as .npz; downloaded without")
     parser.add_argument("--out", type=Path, default=LINES)
     parser.add_argument("--log-dir", type=Path, help="for TensorBoard; each AutoLR a folder in it")
+    parser.add_argument("--backup", type=Path, help="folder in which a run saves each epoch")
+    parser.add_argument("--left", action="store_true", help="say what is left, and run nothing")
     parser.add_argument("--shard", default="0/1", help="K/N: every N-th run, from the K-th")
     return parser.parse_args(arguments)
 
@@ -236,6 +294,9 @@ def main() -> None:
     options = parse()
     part, parts = map(int, options.shard.split("/"))
     todo = list(jobs(options))[part::parts]
+    if options.left:
+        say_left(todo, options.out)
+        return
     run_all(todo, options.data, options.out, options.minutes)
 
 

@@ -110,7 +110,11 @@ class Batches(keras.utils.PyDataset):
         return np.stack(images), self._split.y[chosen]
 
     def on_epoch_end(self) -> None:
-        self._epoch += 1
+        self.skip(1)
+
+    def skip(self, epochs: int) -> None:
+        """Goes on with the batches that come so many epochs later."""
+        self._epoch += epochs
         self._order = self._shuffled()
 
     def _shuffled(self) -> np.ndarray:
@@ -150,9 +154,12 @@ def _inside(places: Any, size: int) -> Any:
     return (places >= 0) & (places < size)
 
 
-def build(task: Task, optimizer: str, shape: tuple[int, ...], rate: Any, **more: Any) -> Any:
-    """Returns the task's model, compiled."""
-    kind, _, settings = OPTIMIZERS[optimizer]
+def build(
+    task: Task, optimizer: str, shape: tuple[int, ...], rate: Any, kind: Any = None, **more: Any
+) -> Any:
+    """Returns the task's model, compiled, maybe with another kind of optimizer than the task's."""
+    own, _, settings = OPTIMIZERS[optimizer]
+    kind, settings = (own, settings) if kind is None else (kind, {})
     model = task.model(shape)
     if task.in_graph:
         inputs = keras.Input(shape, dtype="uint8"), keras.Input((3,), dtype="int32")

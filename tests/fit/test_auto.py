@@ -88,6 +88,7 @@ def test_a_fit_tells_the_controller_of_batch_normalisation(layers):
     assert writer.run.get("normalised", False) is bool(layers)
 
 
+@pytest.mark.slow
 def test_the_noise_gap_is_measured_on_the_same_batches_and_disturbs_nothing():
     held_out, outcomes = blobs(90, seed=0), []
     optimizer = keras.optimizers.SGD
@@ -118,6 +119,7 @@ OPTIMIZERS = [
 ]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     ("optimizer", "start"), list(zip(OPTIMIZERS, [1e-7, 10.0, 1e-7, 10.0], strict=True))
 )
@@ -128,6 +130,7 @@ def test_learns_from_any_start_rate(optimizer, start):
     assert 1e-4 < callback.learning_rate < 3.0
 
 
+@pytest.mark.slow
 def test_the_start_rate_plays_no_part_in_a_run_that_is_repeated():
     """All is the same, to the bit, but for the first line, which names the rate of the start."""
     model, history, callback = trained()
@@ -192,6 +195,7 @@ def test_validation_inside_fit_measures_averaged_weights_and_training_goes_on_fr
         assert any(not np.array_equal(a, b) for a, b in zip(averaged, raw, strict=True))
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("epochs", [10, 20])
 def test_batch_norm_validates_well_from_the_first_epochs(epochs):
     """Averaged statistics are those of the latest batches: finite, and of use at once."""
@@ -252,6 +256,7 @@ def in_batches(x, y):
     return kinds
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("kind", in_batches(*blobs(90)))
 def test_the_short_call_takes_the_validation_data_of_fit(kind):
     callback = adaptlr.AutoLR()
@@ -353,6 +358,7 @@ def test_data_of_unknown_length_are_told_with_the_price():
     assert "Pass steps_per_epoch to fit" in message
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("steps", [4, 40])
 def test_short_runs_do_not_depend_on_the_compiled_rate(steps):
     weights = []
@@ -376,6 +382,7 @@ def test_without_validation_it_says_so_once_and_steers_on_the_training_loss():
     assert history["accuracy"][-1] > 0.9
 
 
+@pytest.mark.slow
 def test_an_unknown_horizon_stops_by_itself():
     callback = adaptlr.AutoLR(horizon=None)
     _, history = fit(callback, epochs=200)
@@ -447,6 +454,7 @@ KINDS = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", KINDS)
 def test_learns_with_every_optimizer_of_keras(name):
     """At their default rates Adagrad, Adadelta and Ftrl stay near a third, which is chance."""

@@ -64,6 +64,7 @@ DATA = {
 }
 
 
+@pytest.mark.alike
 @every_callback
 @pytest.mark.parametrize(
     ("freq", "interrupt", "epochs", "total"),
@@ -85,6 +86,7 @@ def test_situations_of_the_tests_of_keras(make, freq, interrupt, epochs, total, 
     assert least <= float(keras.ops.convert_to_numpy(model.layers[0].counter)) <= total
 
 
+@pytest.mark.alike
 @every_callback
 def test_a_backup_that_is_torn_goes_back_to_the_one_before(make, tmp_path):
     """With `double_checkpoint`: ours goes on from there too, or begins anew, and says so."""
@@ -117,6 +119,7 @@ EXPLICIT = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("by", ["BackupAndRestore", "backup_dir"])
 @pytest.mark.parametrize("name", EXPLICIT)
 def test_an_explicit_schedule_goes_on_for_more_epochs(name, by, tmp_path):

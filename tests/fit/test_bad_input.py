@@ -163,6 +163,7 @@ class TestEpochs:
         assert weight(model) == 0.0
         assert callback.decisions == []
 
+    @pytest.mark.alike
     @every_callback
     def test_of_one_step(self, make):
         callback, model = make(), one_weight()
@@ -220,6 +221,7 @@ class TestCompile:
         with pytest.raises(ValueError, match="compile"):
             model.fit(**steps(4), callbacks=[make()])
 
+    @pytest.mark.alike
     @every_callback
     def test_was_called_again_in_between(self, make):
         callback, model = make(), one_weight()
@@ -403,6 +405,7 @@ class TestNumbersOfNumPy:
         assert weight(model) == pytest.approx(-sum(map(cycle, range(32))))
         assert "step_size=3" in repr(callback)
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("kind", [float, np.float64, np.float32])
     def test_written_as_floats_count_as_integers(self, tmp_path, kind):
         """As in the README of CLR, in Keras' InverseTimeDecay(0.1, 1.0, 0.5), and after `/ 2`."""

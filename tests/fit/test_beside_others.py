@@ -32,6 +32,7 @@ RIVALS = {
 class TestARival:
     """Is found in the list, and not at its first move, hours later."""
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
     @pytest.mark.parametrize("name", RIVALS)
     def test_is_refused_before_the_first_step(self, make, name, first):
@@ -70,6 +71,7 @@ class TestAMetricThatIsMissing:
             classifier("sgd").fit(self.x, self.y, verbose=0, callbacks=callbacks, **arguments)
         return messages
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("often", [2, [2, 4]])
     @pytest.mark.parametrize("given", ["validation_data", "validation_split"])
     def test_in_epochs_that_fit_does_not_validate_is_no_fault(self, often, given):

@@ -152,6 +152,7 @@ class TestPlateauLR:
             hooks.on_train_end()
         return seen
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("seed", range(20))
     def test_gives_the_rates_of_keras(self, seed):
         """Twenty random settings, each on six random metric sequences of thirty epochs."""

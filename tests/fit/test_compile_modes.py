@@ -69,6 +69,7 @@ def floatx(request):
     keras.config.set_floatx("float32")
 
 
+@pytest.mark.alike
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64:UserWarning")
 @pytest.mark.parametrize("controller", [None, Scripted()])
 def test_rates_that_no_type_of_floats_holds(controller, floatx):
@@ -83,6 +84,7 @@ def test_rates_that_no_type_of_floats_holds(controller, floatx):
     assert history["learning_rate"] == pytest.approx([0.1, 0.1, 0.03, 0.009], rel=1e-2)
 
 
+@pytest.mark.alike("AutoLR learns")
 @pytest.mark.parametrize("how", [how for how in COMPILED if (BACKEND, how) != ("torch", "jit")])
 def test_autolr_learns_however_the_step_is_compiled(how):
     x, y = blobs(640)
@@ -107,6 +109,7 @@ class TestStepsPerExecution:
         model.fit(**steps(8), epochs=3, callbacks=[callback])
         assert weight(model) == -(8 + 8 + 4)
 
+    @pytest.mark.alike("AutoLR learns")
     def test_autolr_learns(self):
         x, y = blobs(640)
         model = classifier(keras.optimizers.Adam(1e-7))
@@ -138,6 +141,7 @@ class TestBfloat16:
         assert model.layers[0].compute_dtype == "bfloat16"
         assert float(keras.ops.convert_to_numpy(model.weights[0]).item()) == -255.0
 
+    @pytest.mark.alike("AutoLR learns")
     def test_autolr_learns(self, bfloat16):
         if bfloat16 == "bfloat16":
             pytest.skip("Keras does not learn this in bfloat16 without adaptlr either")
@@ -232,6 +236,7 @@ class OwnStep(keras.Model):
         return super().train_step(*arguments)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("make", [functional, subclassed, lambda: functional(OwnStep)])
 def test_models_of_every_kind(make):
     x, y = blobs(640)

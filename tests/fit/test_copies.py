@@ -92,6 +92,7 @@ def wanted(name):
 
 
 class TestCopies:
+    @pytest.mark.alike
     @pytest.mark.parametrize("name", EVERY)
     def test_of_a_new_callback_give_the_same_rates(self, name):
         callback = EVERY[name]()
@@ -101,6 +102,7 @@ class TestCopies:
         assert callback.decisions == []
         assert [same(other) for other in others] == [same(callback)] * 2
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("name", EVERY)
     def test_after_a_fit_give_the_same_rates(self, name):
         callback = EVERY[name]()
@@ -111,6 +113,7 @@ class TestCopies:
         assert train(again) == wanted(name)
         assert [same(one) for one in (callback, *others)] == [before] * 3
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("name", EVERY)
     def test_after_an_interrupted_fit_give_the_same_rates(self, name):
         callback = EVERY[name]()
@@ -127,6 +130,7 @@ class TestCopies:
         for again in (cloudpickled(callback), copy.deepcopy(callback)):
             assert train(again) == rates
 
+    @pytest.mark.alike
     @every_way
     def test_with_logs_and_a_backup(self, copied, tmp_path):
         callback = adaptlr.PlateauLR(
@@ -258,6 +262,7 @@ every_subclass = pytest.mark.parametrize("name", SUBCLASSES)
 
 
 class TestSubclasses:
+    @pytest.mark.alike
     @every_subclass
     def test_train_as_what_they_extend(self, name):
         make, plain, _ = SUBCLASSES[name]
@@ -274,6 +279,7 @@ class TestSubclasses:
         assert said in repr(callback)
         assert repr(callback).endswith(")")
 
+    @pytest.mark.alike
     @every_subclass
     def test_can_be_copied_new_and_after_a_fit(self, name):
         callback = SUBCLASSES[name][0]()

@@ -40,6 +40,7 @@ def directions(model, name, targets=Y, epochs=2, **arguments):
 
 
 class TestOfKeras:
+    @pytest.mark.alike
     @pytest.mark.parametrize(
         ("metric", "name", "direction"),
         [
@@ -59,6 +60,7 @@ class TestOfKeras:
         model = network(weighted_metrics=[keras.metrics.AUC(name="quality")])
         assert directions(model, "val_quality") == ["max"] * 2
 
+    @pytest.mark.alike
     @pytest.mark.parametrize(
         ("name", "direction"),
         [("val_cls_prc", "max"), ("box_quality", "min"), ("cls_loss", "min")],
@@ -109,6 +111,7 @@ def test_a_mode_against_keras_is_warned_of_once_and_in_the_first_fit():
     assert all("better when higher" in message for message in messages)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("monitor", ["val_AUC", "AUC"])
 def test_autolr_with_data_of_its_own(monitor):
     rule = adaptlr.AutoLR((X, Y), monitor=monitor)

@@ -278,6 +278,7 @@ each_callback = pytest.mark.parametrize("make", CALLBACKS.values(), ids=CALLBACK
 
 
 class TestFit:
+    @pytest.mark.alike
     @each_callback
     @pytest.mark.parametrize("hook", ["on_epoch_begin", "on_epoch_end"])
     def test_nan_in_the_weights_is_undone(self, make, hook):
@@ -299,6 +300,7 @@ class TestFit:
         assert [r.rule for r in callback.decisions] == ["start", "diverged", "diverged"]
         assert model.get_weights()[0].item() == pytest.approx(1.0, abs=1e-3)
 
+    @pytest.mark.alike
     @each_callback
     def test_data_with_nan_in_them_end_the_training_with_good_weights(self, make):
         x, _ = blobs(960)
@@ -332,6 +334,7 @@ class TestFit:
         assert history["accuracy"][3] < 0.5
         assert history["accuracy"][-1] > 0.9
 
+    @pytest.mark.alike
     @each_callback
     def test_steps_that_a_loss_scale_skips_are_no_divergence(self, make):
         x, _ = blobs(960)
@@ -349,6 +352,7 @@ class TestFit:
         assert "diverged" in [r.rule for r in callback.decisions]
         assert finite(model)
 
+    @pytest.mark.slow
     def test_autolr_ends_with_the_best_weights_whatever_goes_wrong(self):
         x, y = blobs(960)
         callback, model = adaptlr.AutoLR(), network(keras.optimizers.Adam())

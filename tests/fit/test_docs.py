@@ -45,6 +45,7 @@ def prepared():
     }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_blocks_of_a_page_run_one_after_another(page, tmp_path, monkeypatch):
     blocks = BLOCK.findall(shown(page))

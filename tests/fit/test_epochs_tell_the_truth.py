@@ -57,6 +57,7 @@ def run(tmp_path, steps_per_epoch, epochs, verbose):
     return callback, weights.seen, model.history.history, rows, settled
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("verbose", [1, 2])
 def test_an_epoch_that_begins_with_a_probe(tmp_path, capsys, verbose):
     callback, seen, history, rows, settled = run(tmp_path, 40, 10, verbose)
@@ -81,6 +82,7 @@ def test_an_epoch_that_begins_with_a_probe(tmp_path, capsys, verbose):
     assert [float(found[1]) for found in last] == pytest.approx(history["loss"], rel=1e-2)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(("steps_per_epoch", "undone"), [(7, 3), (10, 2)])
 def test_an_epoch_that_is_undone_whole(tmp_path, steps_per_epoch, undone):
     """Its figures are those of the weights that are gone back to."""

@@ -105,6 +105,7 @@ def finder(**arguments):
 
 
 class TestLeavesNoTrace:
+    @pytest.mark.alike
     @pytest.mark.parametrize("shuffle", [False, True])
     @pytest.mark.parametrize("reseed", [False, True])
     def test_a_fit_after_it_is_what_it_would_have_been(self, shuffle, reseed):
@@ -143,6 +144,7 @@ class TestLeavesNoTrace:
         assert weight(model) == 0.0
         assert float(model.optimizer.learning_rate) == np.float32(0.7)
 
+    @pytest.mark.alike
     @pytest.mark.parametrize(
         "optimizer",
         [
@@ -241,6 +243,7 @@ def loader():
     return data.DataLoader(list(zip(x, y, strict=True)), batch_size=32)
 
 
+@pytest.mark.alike
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize(
     "data", [Batches, endless, dataset, dataset_of_unknown_length, loader]
@@ -287,6 +290,7 @@ def test_several_steps_per_execution():
     assert_same(before, state_of(model))
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     ("optimizer", "low", "high"),
     [
@@ -307,6 +311,7 @@ def test_the_suggestion_trains_well(optimizer, low, high):
     assert history["accuracy"][-1] > 0.95
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("momentum", [0.8, 0.9, 0.95])
 def test_momentum_changes_the_suggestion_as_it_changes_the_steps(momentum):
     """Momentum m multiplies a steady step by 1 / (1 - m), so the rate is to be 1 - m of it."""

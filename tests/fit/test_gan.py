@@ -118,6 +118,7 @@ EVERY = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", EVERY)
 def test_both_networks_train_at_the_rates_given(name):
     images = load_digits().data[: 13 * BATCH].astype("float32") / 16.0

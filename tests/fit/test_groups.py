@@ -331,6 +331,7 @@ class TestSetShares:
 
 
 class TestControl:
+    @pytest.mark.alike
     @pytest.mark.parametrize("name", CONTROLLERS)
     def test_scales_all_groups_and_keeps_their_ratios(self, name):
         seen = []
@@ -347,6 +348,7 @@ class TestControl:
         for row in seen:
             assert row == pytest.approx([row[-1] * share for share in shares], rel=1e-5)
 
+    @pytest.mark.alike
     @pytest.mark.parametrize(
         ("name", "momentum"), [(name, 0.9) for name in CONTROLLERS] + [("AutoLR", 0.0)]
     )
@@ -361,6 +363,7 @@ class TestControl:
         fit(model, [Metrics("score", [1.0] * 6), CONTROLLERS[name]()], 6)
         assert moved(model, before) == [False, True, True]
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("name", CONTROLLERS)
     def test_layers_that_are_not_trainable_are_frozen_until_the_next_compile(self, name):
         shares = groups.geometric_shares(LAYERS)
@@ -393,6 +396,7 @@ class TestControl:
         assert moved(model, before) == [False, True, True]
         assert rates(inner) == pytest.approx([0.0, 0.025, 0.05])
 
+    @pytest.mark.alike("AutoLR learns")
     def test_autolr_learns(self):
         model = compiled(groups.geometric_shares(LAYERS), keras.optimizers.Adam(1e-7))
         callback = adaptlr.AutoLR()

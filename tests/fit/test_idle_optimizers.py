@@ -166,6 +166,7 @@ WITHIN = [
 ]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(("name", "act", "at_end", "first"), WITHIN)
 def test_one_that_is_replaced_within_fit_is_named(name, act, at_end, first):
     """The variable that is driven, and logged, would train nothing any more."""

@@ -90,6 +90,7 @@ class TestRates:
         model.fit(**steps(12), callbacks=[adaptlr.CyclicalLR(0.1, 1.0, 3, mode="cosine")])
         assert weight(model) == pytest.approx(-sum(map(cosine, range(12))))
 
+    @pytest.mark.alike
     @pytest.mark.parametrize(
         "arguments",
         [
@@ -165,6 +166,7 @@ class TestMomentum:
         expected = momentum_by_hand(map(cycle, range(12)), momenta)
         assert weight(model) == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("name", ["Adam", "AdamW", "Nadam", "Adamax"])
     def test_of_adam_and_its_kin_changes_the_path(self, name):
         ends = []
@@ -289,6 +291,7 @@ class TestNothingIsLeftBehind:
         expected = momentum_by_hand([0.5] * 8, [0.5] * 8)
         assert weight(model) == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
     def test_what_is_saved_meanwhile_loads_in_plain_keras_with_its_slots(self, tmp_path, suffix):
         path = str(tmp_path / ("model" + suffix))

@@ -76,6 +76,7 @@ HOOKS = ("on_epoch_begin", "on_train_batch_begin", "on_test_begin", "on_test_bat
 
 
 class TestAutoLR:
+    @pytest.mark.alike
     @pytest.mark.parametrize(
         ("place", "error"), [("before", RuntimeError), ("after", KeyboardInterrupt)]
     )
@@ -108,6 +109,7 @@ class TestAutoLR:
         same(model.get_weights(), raw.at_epoch_ends[int(np.argmin(raw.losses))])
         ours.use_best_weights()  # once is enough, and twice is no harm
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("hook", ["on_epoch_begin", "on_test_batch_begin"])
     @pytest.mark.parametrize("again", ["the same callback", "another", "none"])
     def test_the_model_can_be_fitted_again(self, hook, again):
@@ -142,6 +144,7 @@ def test_an_interrupted_cycle_leaves_no_compiled_rates():
     assert weight(model) == start - 2.0 - sum(map(Cyclical(0.25, 1.0, 4), range(8)))
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("end", ["by itself", "interrupted", "best weights"])
 @pytest.mark.parametrize("cycle", ["CyclicalLR", "OneCycleLR"])
 def test_a_cycle_leaves_the_momentum_that_was_compiled(cycle, end):

@@ -331,6 +331,7 @@ KERAS = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", KERAS)
 def test_a_line_gives_the_rates_of_keras(name):
     (call, *arguments), ours = KERAS[name]

@@ -119,10 +119,12 @@ class TestMixedFloat16:
         model.fit(**steps(4), epochs=3, callbacks=[feed, callback])
         assert weight(model) == -(4 + 4 + 2)
 
+    @pytest.mark.alike("AutoLR learns")
     def test_autolr_learns(self):
         _, model = learns(keras.optimizers.Adam(1e-7))
         assert model.layers[0].compute_dtype == "float16"
 
+    @pytest.mark.alike("AutoLR learns")
     def test_autolr_learns_where_the_first_steps_are_skipped(self):
         learns(
             keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-7), initial_scale=2.0**24)
@@ -144,6 +146,7 @@ class TestWeightDecay:
             expected = expected - rate * decay * expected - rate
         assert weight(model) == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.alike("AutoLR learns")
     def test_autolr_learns(self):
         learns(keras.optimizers.AdamW(1e-7, weight_decay=0.01))
 
@@ -154,6 +157,7 @@ class TestGradientAccumulation:
         model = fit_eight(way, keras.optimizers.SGD(1.0, gradient_accumulation_steps=2))
         assert weight(model) == -(2 + 8 + 32 + 128)
 
+    @pytest.mark.alike("AutoLR learns")
     def test_autolr_learns(self):
         learns(keras.optimizers.Adam(1e-7, gradient_accumulation_steps=2))
 
@@ -171,6 +175,7 @@ class TestAveragedByTheOptimizer:
             average = expected if step == 0 else 0.5 * average + 0.5 * expected
         assert weight(model) == pytest.approx(average)
 
+    @pytest.mark.alike("AutoLR learns")
     def test_autolr_learns(self):
         learns(keras.optimizers.Adam(1e-7, use_ema=True))
 

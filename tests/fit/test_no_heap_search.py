@@ -34,6 +34,7 @@ def forbidden(monkeypatch):
         monkeypatch.setattr(gc, name, search)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", EVERY)
 def test_no_fit_searches_the_heap(name, forbidden):
     one_weight().fit(**steps(40), epochs=6, callbacks=[EVERY[name]()])

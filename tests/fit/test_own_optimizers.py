@@ -101,6 +101,7 @@ EVERY = {
 driving = {name: make for name, make in EVERY.items() if name != "LRFinder"}
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", driving)
 def test_each_has_its_share_at_every_step(name):
     model = two()
@@ -207,6 +208,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", driving)
 @pytest.mark.parametrize("freq", ["epoch", 2])
 def test_a_run_is_continued(name, freq, tmp_path):

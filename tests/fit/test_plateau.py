@@ -148,6 +148,7 @@ class TestPyTorch:
 class TestCooldown:
     """A cooldown of n leaves n - 1 epochs uncounted, as in Keras; the rates are Keras' own."""
 
+    @pytest.mark.alike
     @pytest.mark.parametrize(
         ("cooldown", "expected"),
         [

@@ -114,6 +114,7 @@ def test_data_without_an_end_warm_up_and_decay():
     assert history["learning_rate"] == pytest.approx([warm(4), warm(9), warm(14)], rel=1e-5)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_early_stopping_that_restores_leaves_the_best_beside_autolr(order):
     """keras-team/keras#12511."""

@@ -78,6 +78,7 @@ class Witness(keras.callbacks.Callback):
 class TestOneInfiniteLoss:
     """TensorFlow builds a Sequential without an Input in its first step, after `fit` began."""
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("step", [0, 4, 9, 14])
     @pytest.mark.parametrize("loss", [linear, "mse"], ids=["weights stay", "weights are spoilt"])
     def test_no_restore_is_reported_that_did_not_happen(self, built, loss, step):
@@ -86,6 +87,7 @@ class TestOneInfiniteLoss:
         fit(model(loss, built=built), [step], callback, witness)
         assert witness.false == []
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("step", [0, 4, 9, 14])
     def test_that_spoils_no_weights_ends_no_training(self, built, step):
         callback = adaptlr.PlateauLR("loss")
@@ -93,6 +95,7 @@ class TestOneInfiniteLoss:
         assert len(history["loss"]) == EPOCHS
         assert [r.rule for r in callback.decisions].count("diverged") <= 1
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("step", [4, 9, 14])
     def test_that_spoils_the_weights_is_undone(self, built, step):
         """By then every model is built, so that there are weights to go back to."""
@@ -135,6 +138,7 @@ EVERY = {
 
 
 class TestEndByNaN:
+    @pytest.mark.alike
     @pytest.mark.parametrize("first", [3, 8, 13, 20])
     @pytest.mark.parametrize("name", EVERY)
     def test_is_logged_once(self, name, first):

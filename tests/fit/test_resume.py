@@ -41,14 +41,15 @@ def reference(make, tmp_path_factory):
     return REFERENCES[make]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     ("make", "frequency", "kills"),
     [
-        (auto, 7, [(0, 12), (2, 22), (4, 33)]),  # in the probe, while it holds, while it cools
-        (auto, "epoch", [(0, 30), (2, None), (4, None)]),
         (plateau, 9, [(0, 20), (3, 0)]),
         (cyclical, 7, [(2, 22)]),
         (one_cycle, "epoch", [(1, 1), (4, None)]),
+        (auto, 7, [(0, 12), (2, 22), (4, 33)]),  # in the probe, while it holds, while it cools
+        (auto, "epoch", [(0, 30), (2, None), (4, None)]),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -75,6 +76,7 @@ class Spoil(keras.callbacks.Callback):
             self.model.set_weights([w * np.nan for w in self.model.get_weights()])
 
 
+@pytest.mark.slow
 def test_continues_with_the_cut_of_a_schedule_that_diverged(tmp_path):
     def run(*others, **where):
         network, callback = model(), cyclical(**where)
@@ -161,6 +163,7 @@ def test_fewer_epochs_than_were_trained_are_refused(tmp_path):
         small_fit(small(), steady(tmp_path), epochs=1)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("kill", [(3, 2), (4, 1)])
 @pytest.mark.parametrize("frequency", ["epoch", 2])
 @pytest.mark.parametrize("epochs", [3, 5])
@@ -273,6 +276,7 @@ def test_a_model_that_is_not_built_is_refused(tmp_path):
         small_fit(network, steady(tmp_path))
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("first", [1, 2, 5, 9, 14, 20])
 def test_training_goes_on_when_nothing_can_be_saved(first, tmp_path, monkeypatch):
     leave(steady(tmp_path / "reference"), 5, 1, epochs=8)
@@ -288,6 +292,7 @@ def test_training_goes_on_when_nothing_can_be_saved(first, tmp_path, monkeypatch
     assert done[0] <= 5
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_beside_backup_and_restore(ours_first, tmp_path):
     def callbacks():
@@ -374,6 +379,7 @@ else:
     DATA["arrays, batches shuffled"] = lambda: _arrays(shuffle="batch")
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("frequency", ["epoch", 4])
 @pytest.mark.parametrize("data", DATA)
 def test_data_in_the_same_order_lead_to_the_same_bits(data, frequency, tmp_path):

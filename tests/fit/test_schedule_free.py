@@ -96,6 +96,7 @@ class TestAverages:
             network.fit(**steps(4), epochs=3, callbacks=[make()])
         assert weight(network) == mean_of_z(12)
 
+    @pytest.mark.alike
     def test_change_nothing_of_the_training(self, make):
         trained = []
         for callbacks in ([], [make()]):
@@ -106,6 +107,7 @@ class TestAverages:
         np.testing.assert_allclose(trained[0][0], trained[1][0], rtol=1e-5)
         np.testing.assert_allclose(trained[0][1], trained[1][1], rtol=1e-6)
 
+    @pytest.mark.alike
     @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
     @pytest.mark.parametrize("way", ["again", "copy", "keras", "weights.h5"])
     def test_are_gone_on_from_by_the_next_fit(self, make, way, tmp_path):
@@ -134,6 +136,7 @@ class TestAverages:
         off = 0.05 if keras.backend.backend() == "tensorflow" else 1e-5
         assert weight(network) == pytest.approx(-RATE * 13 / 2, rel=off)
 
+    @pytest.mark.alike
     def test_where_several_steps_are_one_call(self, make):
         if keras.backend.backend() == "torch":
             pytest.skip("Keras has no steps_per_execution there")
@@ -198,6 +201,7 @@ def trained_at(count):
     return recorder.at_end[-1]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("order", [1, -1], ids=["before", "after"])
 @steady
 def test_early_stopping_keeps_the_best_of_them(make, order):
@@ -210,6 +214,7 @@ def test_early_stopping_keeps_the_best_of_them(make, order):
     assert weight(network) == mean_of_z(4)  # the loss falls, which is worse here
 
 
+@pytest.mark.alike
 @steady
 def test_backup_and_restore_goes_on_from_y(make, tmp_path):
     class Interrupt(keras.callbacks.Callback):
@@ -248,6 +253,7 @@ def test_a_backup_goes_on_from_y(tmp_path):
     assert history.history["val_loss"][-2:] == [mean_of_z(12), mean_of_z(16)]
 
 
+@pytest.mark.alike
 @every_callback
 def test_evaluation_after_fit_is_that_of_what_was_left(make):
     x, y = blobs(96)

@@ -73,6 +73,7 @@ class TestOptimizerRate:
 
 
 class TestSnapshot:
+    @pytest.mark.alike
     @pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", "adamw", "lion"])
     def test_brings_back_weights_slots_and_counters_again_and_again(self, optimizer):
         model = trained(classifier(optimizer, keras.layers.BatchNormalization()))
@@ -245,6 +246,7 @@ class TestEvaluate:
         pairs = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
         return torch.utils.data.DataLoader(pairs, batch_size=8)
 
+    @pytest.mark.alike
     @pytest.mark.parametrize(
         "kind", ["arrays", "weighted arrays", "PyDataset", "tf.data", "DataLoader"]
     )

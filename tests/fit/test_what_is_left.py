@@ -74,6 +74,7 @@ class TestWeights:
     def left(self, model):
         return model.evaluate(*VALIDATION, verbose=0, return_dict=True)["loss"]
 
+    @pytest.mark.alike
     @pytest.mark.parametrize(
         ("optimizer", "others"),
         [
@@ -93,12 +94,14 @@ class TestWeights:
         assert last > best
         assert left == pytest.approx(best, rel=1e-5)
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("optimizer", OPTIMIZERS)
     def test_are_the_best_averages_of_autolr(self, optimizer):
         best, _, left = self.fit(OPTIMIZERS[optimizer](), [adaptlr.AutoLR()], epochs=80)
         assert left <= best + 0.1 * abs(best)  # best by more than noise
         assert np.isfinite(left)
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("swap_on_epoch", [False, True])
     @pytest.mark.parametrize("ours_first", [False, True])
     @pytest.mark.parametrize("end", ["stop", "last cut", "interrupted"])
@@ -126,6 +129,7 @@ class TestWeights:
         keras.utils.set_random_seed(0)
         return next(d.epoch for d in rule.decisions if d.rule == "plateau")
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("order", ["before", "between", "after"])
     @pytest.mark.parametrize("name", ["PlateauLR", "CyclicalLR", "ScheduleLR"])
     def test_are_the_best_averages_where_another_callback_stops(self, name, order):
@@ -273,12 +277,14 @@ class TestFitsOfOneEpochInALoop:
                 callback = make() if epoch % 2 else callback  # one that is new, or used
         return [m for m in messages if "begins anew in each fit" in m]
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("name", LOOPED)
     def test_are_told_once(self, name):
         (message,) = self.messages(LOOPED[name], 5)
         assert message.startswith(f"{name} begins anew")
         assert self.messages(LOOPED[name], 2) == []
 
+    @pytest.mark.alike
     @pytest.mark.parametrize("name", LOOPED)
     def test_not_if_they_are_numbered_or_longer(self, name):
         assert self.messages(LOOPED[name], 4, initial_epoch=0, epochs=1) == []

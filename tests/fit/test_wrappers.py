@@ -56,6 +56,7 @@ def runs(path):
     return sum(line.get("decision", {}).get("rule") == "start" for line in lines)
 
 
+@pytest.mark.alike
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @every_callback("new", "used")
 def test_keras_tuner_searches_with_it(make, used, tmp_path):
@@ -107,6 +108,7 @@ def classifier(base):
     return Classifier
 
 
+@pytest.mark.alike
 @every_callback("used", "new")
 def test_scikit_learn_clones_and_cross_validates_with_it(make, used, tmp_path):
     base = pytest.importorskip("sklearn.base")
