@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ START_RATES = (1e-6, 1e-4, 1e-2, 1.0)
 # Seven rates a factor of two apart, from half the standard rate: the best of every task of the
 # first tries lies inside.
 ORACLE_FACTORS = tuple(2.0**k for k in range(-1, 6))
+# Seven rates a factor of three apart, around what is usual.
+FACTORS = tuple(3.0**k for k in range(-2, 5))
+# Of optax, on JAX alone: see peers.py.
+PEERS = ("Prodigy", "D-Adaptation", "DoG", "Mechanic", "MoMo", "NadamW, AlgoPerf")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Start:
     spent: int = 0
     settings: dict[str, Any] = field(default_factory=dict)  # of the optimizer
     kind: Callable[..., keras.optimizers.Optimizer] | None = None  # in place of the task's own
+    prepare: Callable[[keras.Model], None] = lambda model: None  # once it is compiled
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,9 @@ def cosine(run: Run, rate: float | None) -> Start:
     )
 
 
-def schedule_free(run: Run, _: float | None) -> Start:
-    """Keras' own at its default rate; a schedule that is constant validates its averages."""
-    rate = 0.0025
+def schedule_free(run: Run, factor: float | None) -> Start:
+    """Keras' own around its default rate; a schedule that is constant validates its averages."""
+    rate = 0.0025 * (factor or 1.0)
     held = adaptlr.ScheduleLR(adaptlr.schedules.Constant(rate), backup_dir=run.backup_dir)
     return Start(rate, [held], kind=keras.optimizers.ScheduleFreeAdamW)
 
@@ -153,6 +158,24 @@ def auto(run: Run, rate: float | None) -> Start:
     writers = [adaptlr.writers.JSONLinesWriter(run.log_dir / "run.jsonl")] if run.log_dir else []
     given = {"log_dir": run.log_dir, "writers": writers, "backup_dir": run.backup_dir}
     return Start(rate, [adaptlr.AutoLR(**given)])
+
+
+def schedule_free_auto(run: Run, rate: float | None) -> Start:
+    """AutoLR around it."""
+    return replace(auto(run, rate), kind=keras.optimizers.ScheduleFreeAdamW)
+
+
+def peer(name: str) -> Callable[[Run, float | None], Start]:
+    """One that needs no rate, in place of the task's optimizer; DoG is judged by its average."""
+
+    def start(run: Run, _: float | None) -> Start:
+        from peers import PEERS, gives_loss
+
+        callbacks = [keras.callbacks.SwapEMAWeights()] if name == "DoG" else []
+        begun = Start(None, callbacks, kind=lambda rate: PEERS[name](run.steps))
+        return replace(begun, prepare=gives_loss) if name == "MoMo" else begun
+
+    return start
 
 
 def auto_unbounded(run: Run, rate: float | None) -> Start:
@@ -219,6 +242,9 @@ METHODS = [
     Method("decay", decay, ORACLE_FACTORS),
     Method("AutoLR", auto, START_RATES),
     Method("ScheduleFreeAdamW", schedule_free, if_named=True),
+    Method("ScheduleFreeAdamW at", schedule_free, FACTORS, if_named=True),
+    Method("ScheduleFreeAdamW, AutoLR", schedule_free_auto, (1e-2,), if_named=True),
+    *(Method(name, peer(name), if_named=True) for name in PEERS),
     # ARC's start rates, for the published figures of the suite `cifar`.
     Method("CosineDecay at", cosine, (1e-4, 1e-3, 1e-2), if_named=True),
     # 200 epochs where 15 are planned, and a plateau to end them.

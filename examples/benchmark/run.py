@@ -127,6 +127,7 @@ def train(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
     )
     keras.utils.set_random_seed(job.seed)  # the same weights, whatever the method drew
     model = build(job.task, job.optimizer, shape, start.rate, start.kind, **start.settings)
+    start.prepare(model)
     recorder = Recorder(batches, start.spent, job.backup and job.backup / "epochs.json")
     model.fit(
         batches,

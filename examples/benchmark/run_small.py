@@ -22,14 +22,13 @@ from typing import Any
 
 import keras
 from lines import append, read_lines
+from methods import FACTORS
 from run import made_by
 from small import JOBS, Data, Job
 
 import adaptlr
 
 LINES = Path(__file__).parents[2] / "docs" / "data" / "small.jsonl"
-# Seven rates a factor of three apart, around the centre of the optimizer's class.
-FACTORS = tuple(3.0**k for k in range(-2, 5))
 SEEDS = (0, 1, 2, 3, 4)
 # Rates a factor of two apart for the jobs whose best constant rate is looked for: optimizers with
 # rates of their own kind, and accumulated gradients.

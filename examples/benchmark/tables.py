@@ -17,17 +17,20 @@ from typing import Any
 
 import tables_small
 from lines import read_lines
-from methods import METHODS, ORACLE_FACTORS
+from methods import FACTORS, METHODS, ORACLE_FACTORS, PEERS
 from page import PAGE, fill, markdown
 from run import LINES
 
 Line = dict[str, Any]
 Cell = tuple[str, str, str, int]  # suite, task, optimizer, seed
 ORACLE = "oracle"
+BEST_FREE = "ScheduleFreeAdamW, best of seven"
 OURS, BEFORE = "AutoLR", "AutoLR 0.1"  # the version before has lines of its own
 SHARES = ("", ", half the epochs", ", a third of the epochs")
 LOGGED = ("cifar-small", "cnn", "adam", 0)  # the run whose decisions are shown
 ARC = (OURS, "CosineDecay at")  # what its published figures compare
+# What is compiled in place of the task's optimizer, and once for all of them.
+REPLACING = ("ScheduleFreeAdamW", "ScheduleFreeAdamW, AutoLR", BEST_FREE, *PEERS)
 CPU_SUITES = ("digits", "cifar-small", "vit-small")
 
 
@@ -50,6 +53,9 @@ def by_cell(lines: Iterable[Line]) -> dict[Cell, dict[str, list[Line]]]:
         decays = methods.pop("decay", [])
         if len(decays) == len(ORACLE_FACTORS):
             methods[ORACLE] = [max(decays, key=lambda line: control(line)[-1])]
+        held = methods.pop("ScheduleFreeAdamW at", [])
+        if len(held) == len(FACTORS):
+            methods[BEST_FREE] = [max(held, key=lambda line: control(line)[-1])]
     return {cell: dict(methods) for cell, methods in cells.items() if "constant" in methods}
 
 
@@ -332,6 +338,21 @@ def reached(cells: dict[Cell, dict[str, list[Line]]], method: str) -> list[str]:
     ]
 
 
+def race_tables(cells: dict[Cell, dict[str, list[Line]]]) -> str:
+    """What needs no rate beside Adam with a constant rate, the best decay and AutoLR."""
+    raced = {c: x for c, x in cells.items() if c[2] == "adam" and any(m in x for m in REPLACING)}
+    found = {method for runs in raced.values() for method in runs}
+    methods = [m for m in ("constant", ORACLE, OURS, *REPLACING) if m in found]
+    behind = [
+        max(points(line, runs[OURS][0]) for m in methods if m != OURS for line in runs.get(m, []))
+        for runs in raced.values()
+        if OURS in runs
+    ]
+    best = f"{OURS} is behind the best of everything else by {mean(behind):.2f} points in the mean"
+    tables = accuracy_table(raced, methods), figure_table(raced, methods)
+    return "\n\n".join([*tables, f"{best} of {len(behind)} cells."])
+
+
 def log_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     """Every move of one run, and why."""
     line = cells[LOGGED][OURS][0]
@@ -370,6 +391,8 @@ def sections(lines: list[Line]) -> dict[str, str]:
         texts["cifar"] = cifar_table(on_gpu) + "\n\n" + figure_table(on_gpu, methods)
     if apart:
         texts["held-out"] = accuracy_table(apart, methods) + "\n\n" + figure_table(apart, methods)
+    if any(method in runs for runs in cells.values() for method in REPLACING):
+        texts["race"] = race_tables(cells)
     return texts
 
 
