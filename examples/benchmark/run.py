@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import platform
+import random
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,16 +65,22 @@ class Job:
 class Recorder(keras.callbacks.Callback):
     """Keeps what `fit` says at epoch ends, and the step and the seconds; on disk too, if it may.
 
-    A run that goes on at an epoch has the batches of that epoch. Others must have been called
-    before at the end of an epoch, since what they put into the logs is kept.
+    A run that goes on at an epoch has the batches of that epoch, in the order that Keras draws
+    with Python's generator. Others must have been called before at the end of an epoch, since
+    what they put into the logs is kept.
     """
 
     def __init__(self, batches: Batches, spent: int, path: Path | None) -> None:
         super().__init__()
-        self.epochs: list[dict[str, float]] = []
+        known = json.loads(path.read_text()) if path is not None and path.exists() else {}
+        self.epochs: list[dict[str, float]] = known.get("epochs", [])
+        # Until the end of each epoch, of all processes together.
+        self._seconds: list[float] = known.get("seconds", [])
+        self._random: Any = known.get("random")
         self._batches, self._spent, self._path = batches, spent, path
-        self._seconds: list[float] = []  # until the end of each epoch, of all processes together
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() - (self._seconds[-1] if self._seconds else 0.0)
+        if self.epochs:
+            batches.skip(len(self.epochs))
 
     @property
     def seconds(self) -> float:
@@ -81,26 +88,25 @@ class Recorder(keras.callbacks.Callback):
         return time.perf_counter() - self._began
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if epoch <= len(self.epochs):
-            return
-        kept = json.loads(self._path.read_text())
-        if len(kept["epochs"]) < epoch:
+        if epoch != len(self.epochs):
             raise RuntimeError(
-                f"{self._path} lacks epoch {epoch} of its run, which was cut off in the moment "
-                f"between the backup and this record. Delete {self._path.parent} and begin anew."
+                f"{self._path} holds {len(self.epochs)} epochs and the backup beside it {epoch}: "
+                f"the run was cut off between the two. Delete {self._path.parent} to begin anew."
             )
-        self.epochs, self._seconds = kept["epochs"][:epoch], kept["seconds"][:epoch]
-        self._began -= self._seconds[-1]
-        self._batches.skip(epoch)
+        if self._random is not None:
+            version, words, gauss = self._random
+            random.setstate((version, tuple(words), gauss))
+            self._random = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         step = self._spent + (epoch + 1) * len(self._batches)
-        kept = {k: v for k, v in (logs or {}).items() if k == "loss" or k.startswith("val_")}
-        row = {k: float(f"{v:.6g}") for k, v in kept.items()}
+        said = {k: v for k, v in (logs or {}).items() if k == "loss" or k.startswith("val_")}
+        row = {k: float(f"{v:.6g}") for k, v in said.items()}
         self.epochs.append({"step": step, **row})
         self._seconds.append(round(self.seconds, 1))
         if self._path is not None:
-            text = json.dumps({"epochs": self.epochs, "seconds": self._seconds})
+            kept = {"epochs": self.epochs, "seconds": self._seconds, "random": random.getstate()}
+            text = json.dumps(kept)
             self._path.with_suffix(".new").write_text(text)
             self._path.with_suffix(".new").replace(self._path)
 

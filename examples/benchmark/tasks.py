@@ -79,7 +79,8 @@ class Task:
 class Batches(keras.utils.PyDataset):
     """Shuffled, augmented batches that depend on seed, epoch and index alone.
 
-    So every method sees the same images at the same step, whatever else it draws at random.
+    Keras draws the order of their indices from Python's generator, which no method touches. So
+    every method sees the same images at the same step, whatever else it draws at random.
     """
 
     def __init__(self, split: Split, task: Task, seed: int) -> None:

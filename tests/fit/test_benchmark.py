@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import runpy
+from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import programs
 import pytest
@@ -72,3 +75,41 @@ def test_the_suite_for_a_gpu_goes_on_in_pieces(tmp_path):
     page.write_text("<!-- cifar -->\n<!-- /cifar -->\n")
     run("tables.py", "--lines", lines, "--page", page)
     assert "| resnet20, sgd |" in page.read_text()
+
+
+class CutOff(keras.callbacks.Callback):
+    """Ends the process, in effect, in the middle of the third epoch."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.model.optimizer.iterations == 5:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["constant", "AutoLR"])
+def test_a_run_that_is_cut_off_goes_on_at_its_last_epoch(method, monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(FOLDER)
+    run = runpy.run_path(str(FOLDER / "run.py"))
+    arguments = ["digits", "--images", "100", "--epochs", "4", "--optimizers", "adam", "--seeds",
+                 "0", "--methods", method, "--backup", str(tmp_path / "backup")]  # fmt: skip
+    saving = next(run["jobs"](run["parse"](arguments)))
+    whole = replace(saving, backup=None)
+    run["run_all"]([whole], None, tmp_path / "whole.jsonl", 60.0)
+
+    def start(*given):
+        begun = saving.method.start(*given)
+        return replace(begun, callbacks=[*begun.callbacks, CutOff()])
+
+    lines, cut = tmp_path / "lines.jsonl", replace(saving.method, start=start)
+    with pytest.raises(KeyboardInterrupt):
+        run["run_all"]([replace(saving, method=cut)], None, lines, 60.0)
+    run["say_left"]([saving], lines)
+    assert "epoch 2 of 4, no like run yet\n1 of 1 left\n" in capsys.readouterr().out
+    run["run_all"]([saving], None, lines, 60.0)
+    told, expected = (json.loads(path.read_text()) for path in (lines, tmp_path / "whole.jsonl"))
+    for line in (told, expected):
+        assert line.pop("seconds") > 0.0
+    assert told == expected
+    assert not list((tmp_path / "backup").iterdir())
+    run["say_left"]([saving], lines)
+    assert capsys.readouterr().out.endswith("0 of 1 left\n")
