@@ -130,3 +130,25 @@ def test_autolr_decides_alike_and_logs_once(name, processes, tmp_path):
         assert [rule for _, rule, _ in answer["decisions"]][:3] == ["start", "begin", "warm"]
         assert answer["val_accuracy"] > 0.85
     assert len(list((tmp_path / "tensorboard_logs").rglob("events*"))) == 1
+
+
+@on_jax
+@pytest.mark.slow
+def test_what_control_costs_is_measured_once_and_shown(tmp_path):
+    script, lines = EXAMPLES.parent / "benchmark" / "scaled.py", tmp_path / "lines.jsonl"
+    page = tmp_path / "page.md"
+    small = ["--suite", "digits", "--images", 192, "--pairs", 1, "--lines", lines]
+    command = [sys.executable, script, *small]
+    first, again = (
+        subprocess.run([*map(str, command)], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert first.count(" s with\n") == 2
+    assert again == ""
+    for line in map(json.loads, lines.read_text().splitlines()):
+        assert [rule for _, rule, _ in line["with"]["decisions"]][:3] == ["start", "begin", "warm"]
+        assert line["without"]["decisions"] == []
+    page.write_text("<!-- scaled --><!-- /scaled -->")
+    subprocess.run([*map(str, command), "--tables", "--page", page], check=True)
+    assert "| one process, 4 devices | 1 | 8 |" in page.read_text()
+    assert "| 2 processes | 1 | 8 |" in page.read_text()
