@@ -10,6 +10,7 @@ costs about a second. `tables_small.py` makes the tables of docs/benchmarks.md f
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import itertools
 import json
@@ -203,6 +204,12 @@ class Bench:
 
     def run(self, job: Job, method: Method, factor: float | None, seed: int) -> dict[str, Any]:
         """Trains once and evaluates the test split once."""
+        if job.name not in self._data:  # jobs come one after another, and compiled ones are large
+            self._data.clear()
+            self._models.clear()
+            gc.collect()
+            if keras.backend.backend() == "jax":
+                importlib.import_module("jax").clear_caches()
         data = self._data.get(job.name) or self._data.setdefault(job.name, job.data(self.path))
         steps = -(-len(data.train[0]) // job.batch_size)
         model = self._fresh(job, method, seed, steps * job.epochs)

@@ -113,3 +113,23 @@ def test_a_run_that_is_cut_off_goes_on_at_its_last_epoch(method, monkeypatch, tm
     assert not list((tmp_path / "backup").iterdir())
     run["say_left"]([saving], lines)
     assert capsys.readouterr().out.endswith("0 of 1 left\n")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="optax is of JAX")
+def test_what_needs_no_rate_races_on_the_suites(tmp_path):
+    pytest.importorskip("optax")
+    lines, page = tmp_path / "lines.jsonl", tmp_path / "page.md"
+    run("run.py", "digits", "--images", 100, "--epochs", 2, "--seeds", 0, "--optimizers", "adam",
+        "--out", lines, "--methods", "constant", "AutoLR", "MoMo", "DoG",
+        "ScheduleFreeAdamW", "ScheduleFreeAdamW, AutoLR", "--rates", 1e-2)  # fmt: skip
+    run("run.py", "digits", "--images", 100, "--epochs", 2, "--seeds", 0, "--optimizers", "adam",
+        "--out", lines, "--methods", "ScheduleFreeAdamW at")  # fmt: skip
+    page.write_text("<!-- race -->\n<!-- /race -->\n")
+    run("tables.py", "--lines", lines, "--page", page)
+    text = page.read_text()
+    names = ("constant", "AutoLR", "MoMo", "DoG", "ScheduleFreeAdamW", "ScheduleFreeAdamW, AutoLR",
+             "ScheduleFreeAdamW, best of seven")  # fmt: skip
+    assert all(f"\n| {name} | 1 | " in text for name in names)
+    assert text.index("\n| AutoLR |") < text.index("\n| MoMo |")
+    assert "AutoLR is behind the best of everything else by " in text
