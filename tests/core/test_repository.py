@@ -62,6 +62,9 @@ def table(name):
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
+PEERS = ("Prodigy", "D-Adaptation", "DoG", "Mechanic", "MoMo", "NadamW, AlgoPerf")
+
+
 def small_jobs():
     """The figures of the first pages: how AutoLR ends on the small jobs."""
     jobs = table("small-jobs")
@@ -91,6 +94,9 @@ def test_longer_runs_on_the_first_page_are_those_of_the_benchmark():
     assert (
         f"In {sum(runs)} runs of up to 4700 steps that best ends {mean:.1f} points higher" in shown
     )
+    peers = [float(row[9]) for row in table("small-race") if row[0] in PEERS]
+    assert f"Of six methods that choose their own rate, the best ends {min(peers):.1f}" in shown
+    assert len(peers) == 6
     undone = [float(row[5].rstrip(" %")) for row in table("auto")]
     assert f"{max(undone):g} % at most in runs of 400 steps" in shown
 
