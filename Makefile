@@ -23,8 +23,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 # A process for each core and one more, since TensorFlow's pipelines wait for a fifth of the time; threads
 # of their own would wait for each other's. Tests of one file stay together as long as they can, for they
 # look at the same runs.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
-PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
+WORKERS ?= $(shell $(PYTHON) -c 'import os; all = range(os.cpu_count()); \
+	print(len(getattr(os, "sched_getaffinity", lambda pid: all)(0)) + 1)')
+PYTEST = -m pytest -q -n $(WORKERS) --dist worksteal
 test test-rest test-core test-all test-oldest test-next test-wheel: export OMP_NUM_THREADS ?= 1
 
 .PHONY: help demo reference test test-rest test-core test-all test-oldest test-next test-wheel check docs clean
@@ -42,8 +43,8 @@ reference: $(VENV)/.demo  ## train the runs in docs/data/reference again
 	@rm -rf docs/data/reference
 	@KERAS_BACKEND=tensorflow $(BIN)/python examples/digits.py --out docs/data/reference
 
-test: $(VENV)/.dev  ## run each test once on TensorFlow
-	@echo "test: each test once on TensorFlow, 5 minutes on two cores"
+test: $(VENV)/.dev  ## run the quick tests on TensorFlow
+	@echo "test: each rule once on TensorFlow, 5 minutes on two cores"
 	@KERAS_BACKEND=tensorflow $(BIN)/python $(PYTEST) --part quick
 
 test-rest: $(VENV)/.dev  ## run what `make test` leaves out

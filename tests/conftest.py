@@ -20,7 +20,8 @@ settings.load_profile("adaptlr")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--part", choices=("quick", "rest"), help="`make test`: quick")
+    said = "quick: what `make test` runs; rest: what it leaves to `make test-rest`"
+    parser.addoption("--part", choices=("quick", "rest"), help=said)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -29,9 +30,9 @@ def pytest_collection_modifyitems(config, items):
         return
     seen, parts = set(), {"quick": [], "rest": []}
     for item in items:
-        slow, alike = map(item.get_closest_marker, ("slow", "alike"))
+        slow, later, alike = map(item.get_closest_marker, ("slow", "rest", "alike"))
         rule = alike and (alike.args or item.nodeid.partition("[")[0])
-        if slow or (rule and rule in seen):
+        if slow or later or (rule and rule in seen):
             parts["rest"].append(item)
         else:
             parts["quick"].append(item)

@@ -72,6 +72,7 @@ class Method:
         rates: Variants, each a run of its own: rates or factors, whatever `start` makes of them.
         epochs: Multiple of the task's epochs that `fit` is given.
         if_named: Whether to run it only where `--methods` names it.
+        resumes: Whether it saves what a run needs to go on, in `Run.backup_dir`.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Method:
     rates: tuple[float | None, ...] = (None,)
     epochs: float = 1.0
     if_named: bool = False
+    resumes: bool = False
 
 
 def constant(run: Run, _: float | None) -> Start:
@@ -169,6 +171,8 @@ def peer(name: str) -> Callable[[Run, float | None], Start]:
     """One that needs no rate, in place of the task's optimizer; DoG is judged by its average."""
 
     def start(run: Run, _: float | None) -> Start:
+        if keras.backend.backend() != "jax":
+            raise SystemExit(f"{name} runs with KERAS_BACKEND=jax and optax (extra `peers`)")
         from peers import PEERS, gives_loss
 
         callbacks = [keras.callbacks.SwapEMAWeights()] if name == "DoG" else []
@@ -231,27 +235,29 @@ class GreedyLR(keras.callbacks.Callback):
 
 
 METHODS = [
-    Method("constant", constant),
+    Method("constant", constant, resumes=True),
     Method("ReduceLROnPlateau", reduce_on_plateau),
-    Method("CosineDecay", cosine),
+    Method("CosineDecay", cosine, resumes=True),
     Method("SwapEMAWeights", swap_ema),
     Method("GreedyLR", greedy),
-    Method("PlateauLR", plateau),
-    Method("CyclicalLR", cyclical),
-    Method("OneCycleLR", one_cycle),
-    Method("decay", decay, ORACLE_FACTORS),
-    Method("AutoLR", auto, START_RATES),
-    Method("ScheduleFreeAdamW", schedule_free, if_named=True),
-    Method("ScheduleFreeAdamW at", schedule_free, FACTORS, if_named=True),
-    Method("ScheduleFreeAdamW, AutoLR", schedule_free_auto, (1e-2,), if_named=True),
+    Method("PlateauLR", plateau, resumes=True),
+    Method("CyclicalLR", cyclical, resumes=True),
+    Method("OneCycleLR", one_cycle, resumes=True),
+    Method("decay", decay, ORACLE_FACTORS, resumes=True),
+    Method("AutoLR", auto, START_RATES, resumes=True),
+    Method("ScheduleFreeAdamW", schedule_free, if_named=True, resumes=True),
+    Method("ScheduleFreeAdamW at", schedule_free, FACTORS, if_named=True, resumes=True),
+    Method("ScheduleFreeAdamW, AutoLR", schedule_free_auto, (1e-2,), if_named=True, resumes=True),
     *(Method(name, peer(name), if_named=True) for name in PEERS),
     # ARC's start rates, for the published figures of the suite `cifar`.
-    Method("CosineDecay at", cosine, (1e-4, 1e-3, 1e-2), if_named=True),
+    Method("CosineDecay at", cosine, (1e-4, 1e-3, 1e-2), if_named=True, resumes=True),
     # 200 epochs where 15 are planned, and a plateau to end them.
     Method("AutoLR, horizon=None", auto_unbounded, (1e-2,), epochs=200 / 15, if_named=True),
     # The whole plan in less time, against the constant rate in all of it.
-    Method("AutoLR, half the epochs", auto, (1e-2,), epochs=1 / 2, if_named=True),
-    Method("AutoLR, a third of the epochs", auto, (1e-2,), epochs=1 / 3, if_named=True),
+    Method("AutoLR, half the epochs", auto, (1e-2,), epochs=1 / 2, if_named=True, resumes=True),
+    Method(
+        "AutoLR, a third of the epochs", auto, (1e-2,), epochs=1 / 3, if_named=True, resumes=True
+    ),
     Method("constant, averaged", constant_averaged, if_named=True),
     Method("without averaging", without(averaging=False), (1e-2,), if_named=True),
     Method("without trials", without(search_share=0.0, look_at=()), (1e-2,), if_named=True),

@@ -61,13 +61,32 @@ class Job:
             "planned_epochs": self.task.epochs,
         }
 
+    @property
+    def epochs(self) -> int:
+        """Epochs of `fit`."""
+        return round(self.method.epochs * self.task.epochs)
+
+    @property
+    def record(self) -> Path | None:
+        """Where the epochs that are trained are kept, if they are."""
+        return self.backup and self.backup / "epochs.json"
+
+    @property
+    def trained(self) -> int:
+        """Epochs that an earlier process has trained and saved."""
+        saved = self.record is not None and self.record.exists()
+        return len(json.loads(self.record.read_text())["epochs"]) if saved else 0
+
+
+class CutBetweenError(Exception):
+    """The saved model and the record beside it are not of the same epoch."""
+
 
 class Recorder(keras.callbacks.Callback):
-    """Keeps what `fit` says at epoch ends, and the step and the seconds; on disk too, if it may.
+    """Keeps step, metrics and seconds at the end of each epoch, on disk too if there is a path.
 
-    A run that goes on at an epoch has the batches of that epoch, in the order that Keras draws
-    with Python's generator. Others must have been called before at the end of an epoch, since
-    what they put into the logs is kept.
+    Put it last among the callbacks: it keeps what the others put into the logs. A run that goes
+    on at an epoch has the batches of that epoch, in the order that Python's generator gives.
     """
 
     def __init__(self, batches: Batches, spent: int, path: Path | None) -> None:
@@ -89,10 +108,7 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if epoch != len(self.epochs):
-            raise RuntimeError(
-                f"{self._path} holds {len(self.epochs)} epochs and the backup beside it {epoch}: "
-                f"the run was cut off between the two. Delete {self._path.parent} to begin anew."
-            )
+            raise CutBetweenError
         if self._random is not None:
             version, words, gauss = self._random
             random.setstate((version, tuple(words), gauss))
@@ -106,9 +122,14 @@ class Recorder(keras.callbacks.Callback):
         self._seconds.append(round(self.seconds, 1))
         if self._path is not None:
             kept = {"epochs": self.epochs, "seconds": self._seconds, "random": random.getstate()}
-            text = json.dumps(kept)
-            self._path.with_suffix(".new").write_text(text)
+            self._path.with_suffix(".new").write_text(json.dumps(kept))
             self._path.with_suffix(".new").replace(self._path)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        if (
+            self._random is not None
+        ):  # no epoch was left, and whether all were recorded is not known
+            raise CutBetweenError
 
 
 def train(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
@@ -118,28 +139,26 @@ def train(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
     keras.utils.set_random_seed(job.seed)
     batches = Batches(train_split, job.task, job.seed)
     shape = train_split.x.shape[1:]
-    start = job.method.start(
-        Run(
-            standard=OPTIMIZERS[job.optimizer][1],
-            epoch_steps=len(batches),
-            epochs=job.task.epochs,
-            control=job.task.as_they_are(control),
-            train=Batches(train_split, job.task, job.seed),
-            build=lambda rate: build(job.task, job.optimizer, shape, rate),
-            log_dir=job.log_dir,
-            backup_dir=job.backup and job.backup / "model",
-        ),
-        job.rate,
+    known = Run(
+        standard=OPTIMIZERS[job.optimizer][1],
+        epoch_steps=len(batches),
+        epochs=job.task.epochs,
+        control=job.task.as_they_are(control),
+        train=Batches(train_split, job.task, job.seed),
+        build=lambda rate: build(job.task, job.optimizer, shape, rate),
+        log_dir=job.log_dir,
+        backup_dir=job.backup and job.backup / "model",
     )
+    start = job.method.start(known, job.rate)
     keras.utils.set_random_seed(job.seed)  # the same weights, whatever the method drew
     model = build(job.task, job.optimizer, shape, start.rate, start.kind, **start.settings)
     start.prepare(model)
-    recorder = Recorder(batches, start.spent, job.backup and job.backup / "epochs.json")
+    recorder = Recorder(batches, start.spent, job.record)
     model.fit(
         batches,
         validation_data=job.task.as_they_are(control),
         validation_batch_size=CONTROL_BATCH,
-        epochs=round(job.method.epochs * job.task.epochs),
+        epochs=job.epochs,
         callbacks=[*start.callbacks, recorder],
         verbose=0,
     )
@@ -155,13 +174,18 @@ def train(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
         "test_accuracy": round(tested["accuracy"], 6),
         "test_loss": float(f"{tested['loss']:.6g}"),
         "epochs": recorder.epochs,
-        "decisions": [
-            [d.step, float(f"{d.learning_rate:.6g}"), d.rule, d.reason]
-            for callback in start.callbacks
-            for d in getattr(callback, "decisions", [])
-        ],
+        "decisions": decisions(start.callbacks),
         "made_by": made_by(),
     }
+
+
+def decisions(callbacks: Sequence[keras.callbacks.Callback]) -> list[list[Any]]:
+    """Step, rate, rule and reason of each decision that was taken."""
+    return [
+        [d.step, float(f"{d.learning_rate:.6g}"), d.rule, d.reason]
+        for callback in callbacks
+        for d in getattr(callback, "decisions", [])
+    ]
 
 
 def made_by() -> str:
@@ -204,7 +228,11 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
                         if options.rates is None or rate is None or rate in options.rates:
                             job = Job(task, optimizer, method, rate, seed)
                             log = options.log_dir if method.name == "AutoLR" else None
-                            backup = folder_of(job, options.backup, method.name)
+                            parent = options.backup if method.resumes else None
+                            if parent is not None:  # of another size is another run
+                                size = f"{options.images or 'all'}-{epochs}"
+                                parent = parent / f"{options.suite}-{size}"
+                            backup = folder_of(job, parent, method.name)
                             yield replace(job, log_dir=folder_of(job, log), backup=backup)
 
 
@@ -237,16 +265,12 @@ def run_all(todo: Sequence[Job], data: Path | None, out: Path, minutes: float) -
         done = read_lines(out)
         if is_done(job, done):
             continue
-        if time.perf_counter() + expected(job, done) > end:
+        if time.perf_counter() + remaining(job, done) > end:
             console.print(f"at {number}/{len(todo)}: the same command goes on with it")
             return False
         if job.task.name not in loaded:
             loaded = {job.task.name: job.task.splits(data)}
-        if job.log_dir is not None and job.backup is None:  # what a run that was cut off has left
-            shutil.rmtree(job.log_dir, ignore_errors=True)
-        if job.backup is not None:
-            job.backup.mkdir(parents=True, exist_ok=True)
-        line = train(job, loaded[job.task.name])
+        line = run_once(job, loaded[job.task.name])
         append(out, line)
         if job.backup is not None:
             shutil.rmtree(job.backup)
@@ -259,21 +283,43 @@ def run_all(todo: Sequence[Job], data: Path | None, out: Path, minutes: float) -
     return True
 
 
+def run_once(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
+    """The line of a run, which goes on where an earlier process has left it if that can be."""
+    try:
+        return train(cleared(job, anew=not job.trained), splits)
+    except CutBetweenError:
+        return train(cleared(job, anew=True), splits)
+
+
+def cleared(job: Job, *, anew: bool) -> Job:
+    """The same, once what a run that was cut off has left is gone, if it is to begin anew."""
+    for folder in (job.log_dir, job.backup) if anew else ():
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+    if job.backup is not None:
+        job.backup.mkdir(parents=True, exist_ok=True)
+    return job
+
+
+def remaining(job: Job, lines: Iterable[dict[str, Any]]) -> float:
+    """Seconds that it takes to the end by what like runs took here; 0 if there was none."""
+    return expected(job, lines) * (1.0 - job.trained / job.epochs)
+
+
 def say_left(todo: Sequence[Job], out: Path) -> None:
     """What has no line yet, and how long it takes by what like runs took here."""
     done = read_lines(out)
     left = [job for job in todo if not is_done(job, done)]
-    seconds = [expected(job, done) for job in left]
+    seconds = [remaining(job, done) for job in left]
     for job, each in zip(left, seconds, strict=True):
         rate = "" if job.rate is None else f" {job.rate:g}"
-        kept = job.backup and job.backup / "epochs.json"
-        at = len(json.loads(kept.read_text())["epochs"]) if kept and kept.exists() else 0
         print(
             f"{job.task.name} {job.optimizer} {job.method.name}{rate} seed {job.seed}: "
-            f"epoch {at} of {job.task.epochs}, "
-            + (f"{each * (1 - at / job.task.epochs) / 60:.0f} min" if each else "no like run yet")
+            f"epoch {job.trained} of {job.epochs}, "
+            + (f"{each / 60:.0f} min" if each else "no like run yet")
         )
-    print(f"{len(left)} of {len(todo)} left")
+    more = "" if all(seconds) else " and more"
+    print(f"{len(left)} of {len(todo)} left, {sum(seconds) / 60:.0f} min{more}")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -4,8 +4,8 @@
     python examples/benchmark/scaled.py --tables    # writes the table of docs/scaling-out.md
 
 ResNet-20 for two epochs of the processor, once split into devices of one process and once shared
-by two processes. All must have decided the same. Every pair appends one line, with the processor
-time of all processes together.
+by two processes. All processes of a fit must have decided the same. Every pair appends one line,
+with the processor time of all processes together.
 """
 
 from __future__ import annotations
@@ -97,18 +97,25 @@ def fit(options: argparse.Namespace, devices: int, processes: int, controlled: b
                          text=True, stdout=subprocess.PIPE)
         for process in range(processes)
     ]  # fmt: skip
-    # Gloo writes to the same output, at times behind the object in its line.
-    decoder = json.JSONDecoder()
-    told = [
-        decoder.raw_decode(next(line for line in run.communicate()[0].splitlines()[::-1]
-                                if line.startswith("{")))[0]
-        for run in runs
-    ]  # fmt: skip
-    if any(answer["decisions"] != told[0]["decisions"] for answer in told):
+    try:
+        outputs = [run.communicate()[0] for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
+    if any(run.returncode for run in runs):
+        raise SystemExit(f"a process of {command} failed: see above")
+    told = [answer(output) for output in outputs]
+    if any(each["decisions"] != told[0]["decisions"] for each in told):
         raise SystemExit(f"the processes decided differently: {told}")
     return told[0] | {
         "cpu_s": [round(sum(x), 2) for x in zip(*(t["cpu_s"] for t in told), strict=True)]
     }
+
+
+def answer(output: str) -> dict[str, Any]:
+    """What a process said; gloo writes to the same output, at times behind it in its line."""
+    line = next(line for line in output.splitlines()[::-1] if line.startswith("{"))
+    return json.JSONDecoder().raw_decode(line)[0]
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -174,7 +181,8 @@ def main() -> None:
     if options.process is not None:
         worker(options)
     elif options.tables:
-        text = table(read_lines(options.lines))
+        same = {"suite": options.suite, "images": options.images}.items()
+        text = table([line for line in read_lines(options.lines) if same <= line.items()])
         options.page.write_text(fill(options.page.read_text(), {"scaled": text}))
     else:
         measure(options)

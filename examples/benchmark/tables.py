@@ -338,19 +338,28 @@ def reached(cells: dict[Cell, dict[str, list[Line]]], method: str) -> list[str]:
     ]
 
 
+def races(cell: Cell, runs: dict[str, list[Line]]) -> bool:
+    """Whether an optimizer that needs no rate ran in place of Adam."""
+    return cell[2] == "adam" and any(method in runs for method in REPLACING)
+
+
 def race_tables(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     """What needs no rate beside Adam with a constant rate, the best decay and AutoLR."""
-    raced = {c: x for c, x in cells.items() if c[2] == "adam" and any(m in x for m in REPLACING)}
+    raced = {c: runs for c, runs in cells.items() if races(c, runs)}
     found = {method for runs in raced.values() for method in runs}
     methods = [m for m in ("constant", ORACLE, OURS, *REPLACING) if m in found]
+    tables = [accuracy_table(raced, methods), figure_table(raced, methods)]
     behind = [
         max(points(line, runs[OURS][0]) for m in methods if m != OURS for line in runs.get(m, []))
         for runs in raced.values()
         if OURS in runs
     ]
-    best = f"{OURS} is behind the best of everything else by {mean(behind):.2f} points in the mean"
-    tables = accuracy_table(raced, methods), figure_table(raced, methods)
-    return "\n\n".join([*tables, f"{best} of {len(behind)} cells."])
+    if behind:
+        tables.append(
+            f"{OURS} is behind the best of everything else by {mean(behind):.2f} points in the "
+            f"mean of {len(behind)} cells."
+        )
+    return "\n\n".join(tables)
 
 
 def log_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
@@ -391,7 +400,7 @@ def sections(lines: list[Line]) -> dict[str, str]:
         texts["cifar"] = cifar_table(on_gpu) + "\n\n" + figure_table(on_gpu, methods)
     if apart:
         texts["held-out"] = accuracy_table(apart, methods) + "\n\n" + figure_table(apart, methods)
-    if any(method in runs for runs in cells.values() for method in REPLACING):
+    if any(races(*cell) for cell in cells.items()):
         texts["race"] = race_tables(cells)
     return texts
 

@@ -88,7 +88,7 @@ def test_a_fit_tells_the_controller_of_batch_normalisation(layers):
     assert writer.run.get("normalised", False) is bool(layers)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_the_noise_gap_is_measured_on_the_same_batches_and_disturbs_nothing():
     held_out, outcomes = blobs(90, seed=0), []
     optimizer = keras.optimizers.SGD
@@ -130,7 +130,7 @@ def test_learns_from_any_start_rate(optimizer, start):
     assert 1e-4 < callback.learning_rate < 3.0
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_the_start_rate_plays_no_part_in_a_run_that_is_repeated():
     """All is the same, to the bit, but for the first line, which names the rate of the start."""
     model, history, callback = trained()
@@ -382,7 +382,7 @@ def test_without_validation_it_says_so_once_and_steers_on_the_training_loss():
     assert history["accuracy"][-1] > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_an_unknown_horizon_stops_by_itself():
     callback = adaptlr.AutoLR(horizon=None)
     _, history = fit(callback, epochs=200)

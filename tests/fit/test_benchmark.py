@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,8 +87,10 @@ class CutOff(keras.callbacks.Callback):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["constant", "AutoLR"])
-def test_a_run_that_is_cut_off_goes_on_at_its_last_epoch(method, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("method", "lost"), [("constant", None), ("AutoLR", None), ("constant", "model")]
+)
+def test_a_run_that_is_cut_off_goes_on_or_begins_anew(method, lost, monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(FOLDER)
     run = runpy.run_path(str(FOLDER / "run.py"))
     arguments = ["digits", "--images", "100", "--epochs", "4", "--optimizers", "adam", "--seeds",
@@ -104,15 +107,19 @@ def test_a_run_that_is_cut_off_goes_on_at_its_last_epoch(method, monkeypatch, tm
     with pytest.raises(KeyboardInterrupt):
         run["run_all"]([replace(saving, method=cut)], None, lines, 60.0)
     run["say_left"]([saving], lines)
-    assert "epoch 2 of 4, no like run yet\n1 of 1 left\n" in capsys.readouterr().out
+    assert (
+        "epoch 2 of 4, no like run yet\n1 of 1 left, 0 min and more\n" in capsys.readouterr().out
+    )
+    if lost:
+        shutil.rmtree(saving.backup / lost)
     run["run_all"]([saving], None, lines, 60.0)
     told, expected = (json.loads(path.read_text()) for path in (lines, tmp_path / "whole.jsonl"))
     for line in (told, expected):
         assert line.pop("seconds") > 0.0
     assert told == expected
-    assert not list((tmp_path / "backup").iterdir())
+    assert not list((tmp_path / "backup").glob("*/*"))
     run["say_left"]([saving], lines)
-    assert capsys.readouterr().out.endswith("0 of 1 left\n")
+    assert capsys.readouterr().out.endswith("0 of 1 left, 0 min\n")
 
 
 @pytest.mark.slow

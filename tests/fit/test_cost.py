@@ -32,7 +32,7 @@ def drive(callback, steps, first=0):
         callback.on_train_batch_end(batch)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize(
     "make",
     [

@@ -352,7 +352,7 @@ class TestFit:
         assert "diverged" in [r.rule for r in callback.decisions]
         assert finite(model)
 
-    @pytest.mark.slow
+    @pytest.mark.rest
     def test_autolr_ends_with_the_best_weights_whatever_goes_wrong(self):
         x, y = blobs(960)
         callback, model = adaptlr.AutoLR(), network(keras.optimizers.Adam())

@@ -114,3 +114,9 @@ def test_fit_trains_as_optax_alone(name):
 
 def test_the_loss_of_the_batch_does_not_outlive_the_step():
     assert trained_by_fit("MoMo").optimizer.loss is None
+
+
+def test_the_suites_know_them_all():
+    from methods import PEERS as NAMED
+
+    assert tuple(PEERS) == NAMED

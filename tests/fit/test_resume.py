@@ -76,7 +76,7 @@ class Spoil(keras.callbacks.Callback):
             self.model.set_weights([w * np.nan for w in self.model.get_weights()])
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_continues_with_the_cut_of_a_schedule_that_diverged(tmp_path):
     def run(*others, **where):
         network, callback = model(), cyclical(**where)

@@ -97,7 +97,6 @@ def page(tmp_path_factory):
         page.close()
 
 
-@pytest.mark.slow
 def test_both_runs_have_scalars_that_line_up(page):
     tags = page.get("plugin/scalars/tags")
     assert set(tags) == {"auto", "plateau", "finder"}
