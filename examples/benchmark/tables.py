@@ -271,7 +271,7 @@ def shorter_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
         pairs = [
             (runs[ours + share][0], runs["constant"][0])
             for runs in cells.values()
-            if all(ours + each in runs for each in SHARES)
+            if ours + share in runs and any(ours + each in runs for each in SHARES[1:])
         ]
         if not pairs:
             continue
