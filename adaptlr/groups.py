@@ -87,8 +87,8 @@ def group_optimizer(optimizer: Any, layers: Any, shares: Sequence[float]) -> Any
 
     Raises:
         ValueError: If a share is outside its range, a model or layer is not built, there are more
-            shares than layers with trainable weights, variables of two groups have the same path,
-            or the optimizer's rate is a schedule.
+            shares than layers with weights to train (frozen ones count), variables of two groups
+            have the same path, or the optimizer's rate is a schedule or not above 0.
         TypeError: If the optimizer is not one that can be copied, or the layers are neither a
             model nor lists of layers.
         NotImplementedError: On Keras 3.12, which has no `OptimizerMap`.
@@ -192,7 +192,7 @@ def _grouped(layers: Any, count: int) -> list[list[Any]]:
     if len(units) < count:
         raise ValueError(
             f"group_optimizer(shares=...) must not have more shares than the model has layers "
-            f"with trainable weights. Received: {count} shares and {len(units)} layers"
+            f"with weights to train. Received: {count} shares and {len(units)} layers"
         )
     ends = [len(units) * (i + 1) // count for i in range(count)]
     return [units[start:end] for start, end in zip([0, *ends], ends, strict=False)]
@@ -280,6 +280,11 @@ def _prototype_config(optimizer: Any) -> dict[str, Any]:
         raise ValueError(
             "group_optimizer(optimizer=...) must have a number as its learning rate; pass a "
             f"schedule to adaptlr.ScheduleLR. Received: learning_rate={config['learning_rate']!r}"
+        )
+    if not config["learning_rate"] > 0.0:
+        raise ValueError(
+            f"group_optimizer(optimizer=...) must have a learning rate above 0, of which each "
+            f"group gets its share. Received: learning_rate={config['learning_rate']!r}"
         )
     return config
 

@@ -126,8 +126,12 @@ def command_line(doc, name, epochs, gpu_epochs, seeds=(0,)):
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--gpu", action="store_true", help="a wider network, more epochs")
     parser.add_argument("--epochs", type=int, help=f"default: {epochs}, with --gpu {gpu_epochs}")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
-    parser.add_argument("--out", type=Path, default=Path("tensorboard_logs") / name)
+    listed = " ".join(map(str, seeds))
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=list(seeds), help=f"a run for each: {listed}"
+    )
+    folder = Path("tensorboard_logs") / name
+    parser.add_argument("--out", type=Path, default=folder, help=f"for TensorBoard: {folder}")
     parser.set_defaults(sizes=((epochs, WIDTH), (gpu_epochs, GPU_WIDTH)))
     return parser
 
@@ -135,6 +139,8 @@ def command_line(doc, name, epochs, gpu_epochs, seeds=(0,)):
 def parsed(parser):
     """Returns the options, with `epochs` and `width` by the size that was asked for."""
     options = parser.parse_args()
+    if options.epochs is not None and options.epochs < 1:
+        parser.error(f"--epochs must be at least 1, not {options.epochs}")
     epochs, options.width = options.sizes[options.gpu]
     options.epochs = options.epochs or epochs
     return options

@@ -1,4 +1,4 @@
-"""Transfer learning: pre-train on some classes, fine-tune on others, at five kinds of rates.
+"""Transfer learning: pre-train on some classes, fine-tune on others, in six ways.
 
 The digits 0 to 4 stand for the large data set, the digits 5 to 9 with thirty images a class for
 the small one; nothing is downloaded. AutoLR needs no rate for the new task, and keeps the shares
@@ -10,6 +10,7 @@ that discriminative rates give to the layers (Howard & Ruder, arXiv 1801.06146).
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import common
 import keras
@@ -129,8 +130,11 @@ def run(method, make_base, weights, splits, seed, options):
 def main():
     parser = common.command_line(__doc__, "transfer", EPOCHS, GPU_EPOCHS, seeds=(0, 1, 2))
     parser.add_argument("--data", default="digits", help="digits, or a .npz file of images")
-    parser.add_argument("--imagenet", action="store_true", help="MobileNetV2 as the base")
+    imagenet = "MobileNetV2 as the base; downloads its weights, 9 MB"
+    parser.add_argument("--imagenet", action="store_true", help=imagenet)
     options = common.parsed(parser)
+    if options.data != "digits" and not Path(options.data).is_file():
+        parser.error(f"--data must be digits or a .npz file, not {options.data}")
     # The releases of Keras for Python 3.10 have no rates by layer.
     methods = [m for m in METHODS if not m.shares or hasattr(keras.optimizers, "OptimizerMap")]
     results = {method: [] for method in methods}

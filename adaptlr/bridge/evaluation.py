@@ -86,6 +86,8 @@ def evaluate(
     x, y, sample_weight = data, None, None
     if isinstance(data, tuple | list):
         x, y, sample_weight = (*data, None)[:3]
+        # Told steps alone, Keras divides all of the data by them: a batch too large for a GPU.
+        batch_size = batch_size or 32
     with _undisturbed(model):
         logs = model.evaluate(
             x,
@@ -109,6 +111,16 @@ def few(data: Any) -> int:
         return 1
 
 
+def size(data: Any) -> int | None:
+    """How many samples the data hold, about; None if they do not say."""
+    if isinstance(data, tuple | list):
+        return len(keras.tree.flatten(data[0])[0])
+    try:
+        return len(data) * (getattr(data, "batch_size", None) or 32)
+    except TypeError:
+        return None
+
+
 def sample(data: Any, samples: int) -> tuple[Any, int | None]:
     """A part of the data, always the same one, and how many batches of it to evaluate.
 
@@ -119,18 +131,16 @@ def sample(data: Any, samples: int) -> tuple[Any, int | None]:
     Returns:
         What to evaluate, and the number of batches, None for all.
     """
-    if isinstance(data, tuple | list):
-        total = len(keras.tree.flatten(data[0])[0])
-        if total <= samples:
-            return data, None
-        chosen = np.sort(np.random.default_rng(0).permutation(total)[:samples])
-        return keras.tree.map_structure(lambda part: _rows(part, chosen), tuple(data)), None
-    try:
-        batches = len(data)
-    except TypeError:  # None, or a dataset of unknown length
+    total = size(data)
+    if total is None:  # no data, or a dataset of unknown length
         return data, None if data is None else few(data)
-    size = getattr(data, "batch_size", None) or 32
-    return data, max(1, min(batches, math.ceil(samples / size)))
+    if not isinstance(data, tuple | list):
+        batch = getattr(data, "batch_size", None) or 32
+        return data, max(1, min(len(data), math.ceil(samples / batch)))
+    if total <= samples:
+        return data, None
+    chosen = np.sort(np.random.default_rng(0).permutation(total)[:samples])
+    return keras.tree.map_structure(lambda part: _rows(part, chosen), tuple(data)), None
 
 
 def _rows(part: Any, chosen: Any) -> Any:

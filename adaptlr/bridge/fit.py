@@ -19,17 +19,21 @@ def asked_first_epoch(model: Any) -> int | None:
     return epoch if isinstance(epoch, int) else None
 
 
-def validation_of(model: Any) -> tuple[Any, int | None]:
-    """Returns the validation data of the running `fit`, and for arrays their batch size, if given.
+def validation_of(model: Any) -> tuple[Any, int | None, int | None]:
+    """Returns the validation data of the running `fit`, and what it was told of them.
+
+    That is for arrays their batch size, and the number of batches to validate, each None if none
+    was given.
 
     What `validation_split` has split off counts. Data that can be read only once count as none.
     """
     asked = _arguments_of_fit(model)
     data = asked.get("validation_data")
     if isinstance(data, Iterator):
-        return None, None
+        return None, None, None
     size = asked.get("validation_batch_size") or asked.get("batch_size")
-    return data, size if isinstance(data, tuple | list) else None
+    arrays = isinstance(data, tuple | list)
+    return data, size if arrays else None, asked.get("validation_steps")
 
 
 def batch_size_of(model: Any) -> int:
@@ -48,6 +52,16 @@ def other_callbacks(callback: Any) -> list[Any]:
 def other_names(callback: Any) -> list[str]:
     """Names them by their classes."""
     return [type(other).__name__ for other in other_callbacks(callback)]
+
+
+def metrics_may_come(callback: Any) -> bool:
+    """Whether another callback may put metrics of its own into the logs, as none of Keras' does."""
+    known = ("keras", "adaptlr")
+    return any(
+        isinstance(other, keras.callbacks.LambdaCallback)
+        or type(other).__module__.split(".")[0] not in known
+        for other in other_callbacks(callback)
+    )
 
 
 def averages_in_model(callback: Any) -> bool | None:

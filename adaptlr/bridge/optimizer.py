@@ -127,6 +127,15 @@ class OptimizerRate:
         """Sets the rates that were found, so that nothing shows that others were written."""
         self._assign(self.state.found, self.state.begin)
 
+    def settle(self) -> None:
+        """Sets the rates that are to last, where the last ones were only passed through.
+
+        A cool-down ends at almost nothing. Who trains on, with whatever callback or with none, or
+        saves the model for that, would train at almost no rate and not be told.
+        """
+        lasting = _to_begin_from(self.leaves, tuple(map(_value, self._rates)))
+        self._assign(lasting, lasting)
+
     def _assign(self, rates: Sequence[float], lasting: Sequence[float]) -> None:
         self.state = replace(self.state, written=tuple(rates))
         pairs = zip(rates, lasting, strict=True)

@@ -25,10 +25,13 @@ class Snapshot:
 
     Attributes:
         average: The running average at that moment (see `RunningAverage.mark`), or None.
+        metrics: The sums behind the training metrics of the epoch, or None once that is over.
     """
 
     def __init__(self, model: Any, rate: OptimizerRate) -> None:
         self.average: tuple[int, list[Any]] | None = None
+        self.metrics: list[Any] | None = to_host(model.metrics_variables)
+        self._model = model
         self._rate, leave = rate, rate.variables()
         every = training_variables(model, rate.optimizers)
         self._variables = [v for v in every if id(v) not in leave]
@@ -51,14 +54,29 @@ class Snapshot:
         begin_anew(self._rate.optimizers, known)
         set_random_state(self._random_state)
 
+    def restore_metrics(self) -> None:
+        """Takes what was trained since out of the epoch's training metrics, NaN included."""
+        variables, kept = self._model.metrics_variables, self.metrics
+        self._model.reset_metrics()
+        if kept is None or len(kept) != len(variables):  # TensorFlow builds them in the first step
+            return
+        if all(bool(np.isfinite(value).all()) for value in kept):
+            for variable, value in zip(variables, kept, strict=True):
+                variable.assign(value)
+
     def save(self) -> dict[str, Any]:
         """Returns it as arrays for a file."""
-        return {"values": self._values, "random": self._random_state, "average": self.average}
+        return {
+            "values": self._values,
+            "random": self._random_state,
+            "average": self.average,
+            "metrics": self.metrics,
+        }
 
     def load(self, saved: dict[str, Any]) -> Snapshot:
         """Becomes the snapshot that `save` has saved."""
         self._values, self._random_state = saved["values"], saved["random"]
-        self.average = saved["average"]
+        self.average, self.metrics = saved["average"], saved["metrics"]
         return self
 
 
@@ -110,6 +128,11 @@ class Snapshots:
     def let_go(self) -> None:
         """Frees what was set aside, if anything was."""
         self._kept.pop("aside", None)
+
+    def end_epoch(self) -> None:
+        """Lets none of them bring back the sums of an epoch that is over."""
+        for snapshot in self._kept.values():
+            snapshot.metrics = None
 
     def save(self) -> dict[str, Any]:
         """Returns all of them as arrays for a file."""

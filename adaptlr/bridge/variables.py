@@ -37,11 +37,22 @@ def training_variables(model: Any, optimizers: Sequence[Any]) -> list[Any]:
 
 
 def normalised(model: Any) -> bool:
-    """Whether batch normalisation is trained for most of the layers that train a kernel."""
+    """Whether batch normalisation is trained for most of the layers that train a kernel.
+
+    A base that a functional model calls with `training=False` keeps its statistics: there it is a
+    linear map, and the scale of the weights before it counts.
+    """
+    every = model._flatten_layers(include_self=False)
+    fixed = {id(x) for layer in every if _in_inference(layer) for x in layer._flatten_layers()}
     layers = [x for x in model._flatten_layers(include_self=False) if x.trainable]
-    norms = sum(isinstance(x, keras.layers.BatchNormalization) for x in layers)
+    norms = [x for x in layers if isinstance(x, keras.layers.BatchNormalization)]
     kernels = sum(any(len(v.shape) > 1 for v in x._trainable_variables) for x in layers)
-    return 0 < kernels <= 2 * norms
+    return 0 < kernels <= 2 * sum(id(x) not in fixed for x in norms)
+
+
+def _in_inference(layer: Any) -> bool:
+    calls = [node.arguments.kwargs for node in getattr(layer, "_inbound_nodes", ())]
+    return any(call.get("training") is False for call in calls)
 
 
 def to_host(values: Sequence[Any]) -> list[Any]:

@@ -19,6 +19,7 @@ from adaptlr.bridge.fit import (
     averages_in_model,
     is_alone,
     is_chief,
+    metrics_may_come,
     on_exception,
     other_callbacks,
     other_names,
@@ -370,6 +371,11 @@ class LearningRateCallback(keras.callbacks.Callback):
                 f"model.compile(optimizer, ...) with the optimizer that your loop applies, or "
                 f"pass what it applies: {name}(optimizers=[...])."
             )
+        elif self.model.built and not self.model.trainable_variables:
+            raise ValueError(
+                f"{name} has nothing to drive: all layers of the model are frozen. Set "
+                f"layer.trainable = True for those that are to be trained, and compile again."
+            )
 
     def _require_alone(self) -> None:
         """Refuses what would set the rate too, perhaps hours from now.
@@ -418,6 +424,7 @@ class LearningRateCallback(keras.callbacks.Callback):
             epochs=self.params.get("epochs"),
             epoch_steps=self.params.get("steps"),
             others=lambda: other_names(self),
+            metrics_may_come=metrics_may_come(self),
             swapped=averages_in_model(self),
             logged=bool(self._writers),
         )

@@ -105,8 +105,7 @@ class Effects:
         if reached is None:
             return False
         self._restored_at = step
-        # The sums behind the epoch's metrics hold what was undone, NaN included.
-        self._model.reset_metrics()
+        reached.restore_metrics()
         if self.average is not None:
             self.average.go_back(reached.average, step)
         return True
@@ -122,6 +121,11 @@ class Effects:
         """Says when they are due next."""
         if self.average is not None:
             self.next_average = self.average.due_after(step, self._epoch_steps)
+
+    def begin_epoch(self) -> None:
+        """Goes back to the raw weights; the training metrics begin anew."""
+        self.swap_out()
+        self._snapshots.end_epoch()
 
     def swap_in(self) -> None:
         """Puts the averaged weights into the model, if there are any."""

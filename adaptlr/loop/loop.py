@@ -76,6 +76,8 @@ class Loop:
         known = steps is not None and fit.epochs is not None and plan.known_horizon
         total = (steps or 0) * (fit.epochs or 0) if known else None
         self._sensors = Sensors(plan, fit.owner, fit.model, total)
+        if not fit.metrics_may_come:
+            self._sensors.require_metric()
         self._effects = Effects(
             fit.model, fit.rate, plan.averaging, step=self.step, epoch_steps=steps
         )
@@ -135,7 +137,8 @@ class Loop:
             warn_of_what_is_lacking(self._fit, read_once=once, planned=planned)
         reason = f"{self._fit.owner} takes over from a rate of {self._run.learning_rate:.6g}"
         self._record(Decision(1.0, "start", reason))
-        self._control(None)
+        untrained = self._sensors.untrained(self._epoch) if self._plan.averaging else None
+        self._control(None, untrained)
 
     def _require_own_average(self) -> None:
         rivals = {"SwapScheduleFreeWeights"} & {*self._fit.others()}
@@ -254,7 +257,7 @@ class Loop:
 
     def begin_epoch(self, epoch: int) -> None:
         """Goes back to the raw weights, which training continues from."""
-        self._effects.swap_out()
+        self._effects.begin_epoch()
         self._epoch, self._over = epoch, False
         self._clock.begin_epoch()
         self._rates.begin_epoch()
@@ -383,6 +386,8 @@ class Loop:
             averages=self._fit.swapped is False,
         ):
             self._fit.rate.put_back()
+        else:
+            self._fit.rate.settle()
         self._log.close()
 
     # --- the loop ---------------------------------------------------------------------------
@@ -405,7 +410,7 @@ class Loop:
         done = self._effects.carry_out(decision, step)
         restored = bool(done & {"restore", "restore earlier", "take back"})
         if restored:
-            self._sensors.loss.reset()
+            self._sensors.loss.read()  # from here on
         # A restore takes the counter back by which the table is read.
         if restored or decision.scale != scale:
             self._rates.compile_again(step, decision.scale)
@@ -487,7 +492,7 @@ class Loop:
             average.swap_out()
             return {}
         self._swap_in()  # if nothing has been validated
-        return self._sensors.noise(average)
+        return self._sensors.noise(average, self._clock.done_in_epoch)
 
     # --- small parts ------------------------------------------------------------------------
 

@@ -69,6 +69,7 @@ class Fit:
         epochs: Index of the epoch at which `fit` ends, or None.
         epoch_steps: Steps in an epoch, or None if unknown.
         others: Returns the names of the other callbacks.
+        metrics_may_come: Whether one of them may put metrics of its own into the logs.
         swapped: Whether `SwapEMAWeights` has put averages into the model when an epoch ends here;
             None without that callback.
         logged: Whether anything is logged, be it by another process: all of them measure alike.
@@ -82,6 +83,7 @@ class Fit:
     epochs: int | None
     epoch_steps: int | None
     others: Callable[[], list[str]]
+    metrics_may_come: bool
     swapped: bool | None
     logged: bool
 

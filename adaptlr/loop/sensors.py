@@ -12,7 +12,7 @@ import keras
 
 from adaptlr._arguments import did_you_mean
 from adaptlr.bridge.average import RunningAverage
-from adaptlr.bridge.evaluation import TrainingLoss, evaluate, few, sample
+from adaptlr.bridge.evaluation import TrainingLoss, evaluate, few, sample, size
 from adaptlr.bridge.fit import batch_size_of, validated_epochs, validation_of
 from adaptlr.loop.plan import Plan
 from adaptlr.monitor import Direction, Monitor, MonitorState, direction_by_name
@@ -20,6 +20,8 @@ from adaptlr.monitor import Direction, Monitor, MonitorState, direction_by_name
 # A look between epoch ends takes at least so many samples, and one in a hundred of those that are
 # trained: some fifteen looks, each at a third of what training on as many samples costs.
 _LEAST, _SHARE, _LONG = 512, 100, 10_000
+# All are measured before the first step, if they are no more than one in twenty.
+_UNTRAINED = 20
 
 
 class Sensors:
@@ -43,12 +45,12 @@ class Sensors:
     def __init__(self, plan: Plan, owner: str, model: Any, total_steps: int | None = None) -> None:
         self._plan = plan
         self._monitor = plan.controller.monitor
-        self._data, self._batch_size = plan.validation_data, None
+        self._data, self._batch_size, self._steps = plan.validation_data, None, None
         self._of_fit = self._data is None and plan.averaging
         if self._of_fit:
-            self._data, self._batch_size = validation_of(model)
-        trained = (total_steps or _LONG) * batch_size_of(model)
-        self._sample = sample(self._data, max(_LEAST, trained // _SHARE))
+            self._data, self._batch_size, self._steps = validation_of(model)
+        self._trained = (total_steps or _LONG) * batch_size_of(model)
+        self._sample = sample(self._data, max(_LEAST, self._trained // _SHARE))
         self._owner = owner
         self._model = model
         self.loss = TrainingLoss(model)
@@ -72,9 +74,32 @@ class Sensors:
             return set(evaluate(self._model, self._data, 1, self._batch_size))
         except Exception as error:
             raise ValueError(
-                f"{self._owner}(validation_data=...) must be data that model.evaluate takes, at "
-                f"least one batch of them{_lacking_labels(self._data)}. It says: {error}"
+                f"{self._asked()}{_lacking_labels(self._data)}. It says: {error}"
             ) from error
+
+    def _asked(self) -> str:
+        needed = "data that model.evaluate takes, at least one batch of them"
+        if not self._of_fit:
+            return f"{self._owner}(validation_data=...) must be {needed}"
+        return f"{self._owner} measures on the validation data of fit, which must be {needed}"
+
+    def require_metric(self) -> None:
+        """Refuses a monitor that validation does not give, where nothing else can.
+
+        Raises:
+            ValueError: Lists the metrics that there are.
+        """
+        name = None if self._monitor is None else self._monitor.name
+        if name is None or name in self._names or not (self._names and name.startswith("val_")):
+            return
+        guess = did_you_mean(name, self._names) or (
+            f"; a metric must be named in compile(metrics=[...]), or put into the logs by a "
+            f"callback that is listed before {self._owner}"
+        )
+        raise ValueError(
+            f"{self._owner}(monitor={name!r}): validation gives no such metric{guess}. "
+            f"Metrics: {', '.join(sorted(self._names))}"
+        )
 
     def missing_from(self, logs: dict[str, Any]) -> bool:
         """Whether `logs` lack the monitored metric, and it can be measured instead."""
@@ -85,6 +110,17 @@ class Sensors:
     def evaluate(self) -> dict[str, float]:
         """Evaluates the present weights on all of the validation data."""
         return evaluate(self._model, self._data, batch_size=self._batch_size)
+
+    def untrained(self, epoch: int) -> float | None:
+        """Measures what fine-tuning begins with, which may be the best of all, if that is cheap."""
+        samples = size(self._data)
+        if samples is None or samples > max(_LEAST, self._trained // _UNTRAINED):
+            return None
+        if not self.measurable:
+            return None
+        return self.monitored(
+            evaluate(self._model, self._data, self._steps, self._batch_size), epoch
+        )
 
     def look(self, epoch: int) -> tuple[float | None, float | None]:
         """Measures the monitored metric and the loss on a sample of the validation data."""
@@ -97,19 +133,20 @@ class Sensors:
         found = {name: number(x) for name, x in self._model.get_metrics_result().items()}
         return {name: value for name, value in found.items() if value is not None}
 
-    def noise(self, average: RunningAverage) -> dict[str, float | None]:
+    def noise(self, average: RunningAverage, trained: int) -> dict[str, float | None]:
         """Measures averaged and raw weights on the same few batches.
 
         Args:
             average: The averaged weights, which are in the model; afterwards the raw ones are.
+            trained: Steps of the epoch, of whose time this takes some 2 %.
         """
         if self._monitor is None:
             return {}
-        found = []
+        found, batches = [], max(1, min(few(self._data), trained // 30))
         for raw in (False, True):
             if raw:
                 average.swap_out()
-            logs = evaluate(self._model, self._data, steps=few(self._data))
+            logs = evaluate(self._model, self._data, steps=batches)
             found.append(number(logs.get(self._monitor.name)))
         averaged, raw_value = found
         gap = None if averaged is None or raw_value is None else abs(raw_value - averaged)

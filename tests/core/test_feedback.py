@@ -200,7 +200,7 @@ def _gauge(begin, until):
 def test_nothing_is_judged_before_the_loss_has_left_its_start():
     model = Model(0.004, stays=150.0)
     _, trace = drive(Feedback(), a_run(), model)
-    waiting = [d for _, d in trace if d.rule in ("raise", "wait") and "not left" in d.reason]
+    waiting = [d for _, d in trace if d.rule in ("raise", "wait") and "still close" in d.reason]
     assert len(waiting) > 3
     assert max(d.scale for d in waiting) <= 4 * CUSTOM
     assert held(trace) >= 2 * CUSTOM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import keras
 import numpy as np
@@ -81,6 +82,17 @@ def test_batch_normalisation_behind_most_kernels_is_seen(layers, expected):
     assert normalised(model) is expected
 
 
+@pytest.mark.parametrize("training", [None, True, False])
+def test_a_base_that_is_called_in_inference_counts_as_none(training, tmp_path):
+    base = keras.Sequential([keras.Input((8, 8, 1)), *normalising()[:2]])
+    image = keras.Input((8, 8, 1))
+    model = keras.Model(image, keras.layers.Dense(3)(base(image, training=training)))
+    expected = training is not False
+    assert normalised(model) is expected
+    model.save(tmp_path / "model.keras")
+    assert normalised(keras.models.load_model(tmp_path / "model.keras")) is expected
+
+
 @pytest.mark.parametrize("layers", [[], [keras.layers.BatchNormalization()]], ids=len)
 def test_a_fit_tells_the_controller_of_batch_normalisation(layers):
     writer = MemoryWriter()
@@ -105,8 +117,9 @@ def test_the_noise_gap_is_measured_on_the_same_batches_and_disturbs_nothing():
     assert_equal(weights, plain_weights)
     rows = [values for _, values in written[0].scalars if "noise/gap" in values]
     assert len(rows) == len(history["loss"])
+    first = model.evaluate(*(part[:32] for part in held_out), verbose=0)[0]  # of three batches
+    assert min(abs(row["noise/averaged"] - first) for row in rows) < 1e-5
     for row in rows:
-        assert row["noise/averaged"] == pytest.approx(row["epoch/val_loss"], rel=1e-5)
         assert row["noise/gap"] == abs(row["noise/raw"] - row["noise/averaged"])
     assert max(row["noise/gap"] for row in rows) > 1e-4
 
@@ -469,3 +482,86 @@ def test_learns_with_every_optimizer_of_keras(name):
     model.fit(x, y, **arguments, callbacks=[callback])
     assert callback.learning_rate > 0.0
     assert model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"] > 0.7
+
+
+class TestFineTuning:
+    """Trained weights are not given up for worse ones."""
+
+    @staticmethod
+    def trained_to_the_end():
+        keras.utils.set_random_seed(0)
+        random = np.random.default_rng(0)
+
+        def data(samples):  # a fifth of the labels is wrong, so that the loss stays above 0.5
+            x, y = blobs(samples)
+            wrong = random.random(samples) < 0.2
+            return x, np.where(wrong, random.integers(0, 3, samples), y)
+
+        train, validation = data(640), data(300)
+        model = classifier(keras.optimizers.Adam(0.003))
+        model.fit(*train, epochs=20, verbose=0)
+        return model, train, validation
+
+    def test_the_weights_of_before_are_left_if_nothing_is_better(self):
+        model, train, (x, _) = self.trained_to_the_end()
+        right = model.predict(x, verbose=0).argmax(1)  # by definition
+        before, callback = model.get_weights(), adaptlr.AutoLR(monitor="val_accuracy")
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.fit(*train, epochs=5, validation_data=(x, right), verbose=0, callbacks=[callback])
+        assert_equal(model.get_weights(), before)
+        assert callback.decisions[-1].reason == (
+            "cooled down; val_accuracy was never better than the 1 of before: those weights are "
+            "left"
+        )
+
+    def test_a_model_is_never_left_worse_than_it_was(self):
+        model, (x, _), validation = self.trained_to_the_end()
+        wrong = np.random.default_rng(0).integers(0, 3, 640)  # labels that teach nothing
+        before = model.evaluate(*validation, verbose=0)[0]
+        callback = adaptlr.AutoLR()
+        model.compile("adam", "sparse_categorical_crossentropy")
+        history = model.fit(
+            x, wrong, epochs=5, validation_data=validation, verbose=0, callbacks=[callback]
+        ).history
+        assert max(history["val_loss"]) > before
+        assert model.evaluate(*validation, verbose=0, return_dict=True)["loss"] <= before * 1.00001
+
+    def test_what_is_said_at_the_end_is_true_of_what_is_left(self):
+        model, data, validation = self.trained_to_the_end()
+        callback = adaptlr.AutoLR()
+        history = model.fit(
+            *data, epochs=20, validation_data=validation, verbose=0, callbacks=[callback]
+        ).history["val_loss"]
+        left = model.evaluate(*validation, verbose=0)[0]
+        reason = callback.decisions[-1].reason
+        assert f"{min(history):.6g}" in reason or "never better" in reason
+        assert f"{left:.6g}"[:-1] in reason
+
+    def test_a_rate_is_not_raised_where_the_loss_rises(self):
+        model, data, validation = self.trained_to_the_end()
+        callback = adaptlr.AutoLR()
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(*data, epochs=20, validation_data=validation, verbose=0, callbacks=[callback])
+        for record in callback.decisions:
+            found = re.match(r"loss (\S+) after (\S+), which is still close", record.reason)
+            if found and record.rule == "raise":
+                assert float(found[1]) < 1.016 * float(found[2])
+
+
+@pytest.mark.parametrize("kind", [adaptlr.AutoLR, adaptlr.PlateauLR, adaptlr.LRFinder])
+def test_a_model_that_is_frozen_whole_is_refused(kind):
+    model = classifier("sgd")
+    model.trainable = False
+    with pytest.raises(ValueError, match=f"{kind.__name__} has nothing to drive: all layers"):
+        model.fit(*blobs(), validation_data=blobs(), verbose=0, callbacks=[kind()])
+
+
+def test_the_rate_of_before_is_left_and_not_the_end_of_the_cool_down(tmp_path):
+    model, history = fit(adaptlr.AutoLR(), keras.optimizers.Adam(0.25), epochs=10)
+    assert history["learning_rate"][-1] < 1e-3
+    assert float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) == 0.25
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    callback = adaptlr.PlateauLR("loss")
+    again.fit(*blobs(), verbose=0, callbacks=[callback])
+    assert callback.decisions[0].learning_rate == 0.25

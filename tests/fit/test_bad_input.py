@@ -75,8 +75,11 @@ class TestValidationData:
         callback = adaptlr.AutoLR((self.x, self.y), monitor="val_acc")  # it is val_accuracy
         evaluate, count = model.evaluate, Count()
         model.evaluate = lambda *a, **k: evaluate(*a, **{**k, "callbacks": [count]})
+        own = keras.callbacks.LambdaCallback()  # might give that metric
         with collected_warnings() as messages:
-            model.fit(self.x, self.y, batch_size=4, epochs=15, verbose=0, callbacks=[callback])
+            model.fit(
+                self.x, self.y, batch_size=4, epochs=15, verbose=0, callbacks=[own, callback]
+            )
         assert count.evaluations == 1  # the first look
         assert sum("there is no such metric" in message for message in messages) == 1
         assert [d.rule for d in callback.decisions][-2:] == ["cool", "stop"]

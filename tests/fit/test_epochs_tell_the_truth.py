@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import dataclass
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 from models import collected_warnings, one_weight, steps, weight
 
 import adaptlr
+from adaptlr.controllers import Decision
+from adaptlr.schedules import Constant
 
 
 class Plain(keras.optimizers.Optimizer):
@@ -95,3 +99,70 @@ def test_an_epoch_that_is_undone_whole(tmp_path, steps_per_epoch, undone):
     assert [float(row["loss"]) for row in rows] == pytest.approx(history["loss"])
     rest = seen[undone][settled - undone * steps_per_epoch :]
     assert history["loss"][undone] == pytest.approx(np.mean(rest), rel=1e-4)
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The state of a controller that remembers nothing."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """Has effects carried out at given steps."""
+
+    moves: tuple[tuple[int, tuple[str, ...]], ...]
+    monitor: ClassVar[None] = None
+
+    def init(self, run):
+        return Nothing()
+
+    def update(self, state, observation):
+        effects = dict(self.moves).get(observation.step, ())
+        step = observation.step + 1
+        return state, Decision(1.0, next_step=step, effects=effects, rate_is="trial")
+
+
+BACK = ("set aside", "restore")
+
+
+@pytest.mark.alike
+@pytest.mark.parametrize(
+    ("moves", "kept"),
+    [
+        # Steps of the second epoch, which begins at step 10, that led to its last weights.
+        ([(13, ("snapshot",)), (17, ("restore",))], [0, 1, 2, 7, 8, 9]),
+        ([(8, ("snapshot",)), (14, ("restore",))], [4, 5, 6, 7, 8, 9]),
+        ([(12, ("snapshot",)), (15, BACK), (18, ("take back",))], [0, 1, 2, 3, 4, 8, 9]),
+        ([(8, ("snapshot",)), (12, BACK), (15, ("take back",))], [0, 1, 5, 6, 7, 8, 9]),
+        ([(6, ("snapshot",)), (8, BACK), (13, ("take back",))], [3, 4, 5, 6, 7, 8, 9]),
+        ([(13, ("snapshot",)), (15, ("restore",)), (18, ("restore",))], [0, 1, 2, 8, 9]),
+    ],
+    ids=["within", "from before", "taken back", "both", "taken back from before", "twice"],
+)
+def test_an_epoch_keeps_what_was_not_undone(moves, kept):
+    """Its loss is the mean over the steps that led to its last weights, as far as they are in it.
+
+    That of each step here is the weight before it.
+    """
+    weights, model = Weights(), one_weight(keras.optimizers.SGD(0.125))
+    callback = adaptlr.ScheduleLR(Constant(0.125), Script(tuple(moves)))
+    model.fit(**steps(10), epochs=3, callbacks=[callback, weights])
+    loss = model.history.history["loss"]
+    assert loss[1] == pytest.approx(np.mean([weights.seen[1][step] for step in kept]), rel=1e-5)
+    assert loss[2] == pytest.approx(np.mean(weights.seen[2]), rel=1e-5)
+
+
+def test_the_controller_is_told_the_loss_since_the_restore():
+    told = []
+
+    class Listens(Script):
+        def update(self, state, observation):
+            told.append((observation.step, observation.loss))
+            return super().update(state, observation)
+
+    weights, model = Weights(), one_weight(keras.optimizers.SGD(0.125))
+    script = Listens(((3, ("snapshot",)), (7, ("restore",))))
+    model.fit(**steps(10), callbacks=[adaptlr.ScheduleLR(Constant(0.125), script), weights])
+    losses = {step: loss for step, loss in told if loss is not None}
+    for step in range(1, 10):
+        assert losses[step] == pytest.approx(weights.seen[0][step - 1], abs=1e-5)

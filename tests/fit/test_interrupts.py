@@ -117,6 +117,7 @@ class TestAutoLR:
         model = interrupted([first, At(hook)])
         before, (x, y) = model.get_weights(), blobs(128)
         callbacks = {"the same callback": [first], "another": [adaptlr.AutoLR()], "none": []}
+        trained = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
         model.optimizer.learning_rate = 0.0 if again == "none" else 0.01
         model.fit(
             x, y, batch_size=16, validation_data=(x, y), verbose=0, callbacks=callbacks[again]
@@ -128,7 +129,8 @@ class TestAutoLR:
         if again == "none":
             same(*kernels)
         else:
-            assert not np.array_equal(kernels[0][0], kernels[1][0])
+            # Nothing says that one epoch more is better, and what is not is not left.
+            assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) > trained
             assert "evaluate" not in vars(model)
 
 
@@ -251,9 +253,10 @@ class TestTheRateThatAnotherFitBeginsFrom:
         model = one_weight(keras.optimizers.SGD(0.5))
         schedule = adaptlr.ScheduleLR(Linear(0.25, decay_steps=3))
         model.fit(**steps(8), callbacks=[schedule])
-        assert float(model.optimizer.learning_rate) == 0.0
+        assert model.history.history["learning_rate"][-1] == 0.0
+        assert float(model.optimizer.learning_rate) == 0.5
         assert adaptlr.LRFinder(num_steps=5).find(model, **steps(8)).decisions
-        assert float(model.optimizer.learning_rate) == 0.0  # as it was found
+        assert float(model.optimizer.learning_rate) == 0.5  # as it was found
         assert self.first_rate(model, schedule) == 0.5
         assert self.first_rate(model) == 0.5
 

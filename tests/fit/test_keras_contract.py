@@ -77,6 +77,15 @@ def all_layers_inside():
     assert {"BatchNormalization", "Dense"} <= {type(layer).__name__ for layer in found}
 
 
+def how_a_layer_is_called():
+    """A node for each call of a layer in a functional model, with the arguments that were given."""
+    image, layer = keras.Input((2,)), keras.layers.BatchNormalization()
+    layer(image, training=False)
+    layer(image)
+    given = [node.arguments.kwargs.get("training") for node in layer._inbound_nodes]
+    assert given == [False, None]
+
+
 def weights_whether_frozen_or_not():
     """Holds a layer's own weights also while `trainable` is False."""
     layer = keras.layers.Dense(1)
@@ -175,6 +184,7 @@ BELIEFS = {
     "_compile_metrics": metrics_of_compile,
     "_direction": direction_of_metrics,
     "_flatten_layers": all_layers_inside,
+    "_inbound_nodes": how_a_layer_is_called,
     "_get_current_learning_rate": the_rate_of_a_step,
     "_initial_epoch": the_first_epoch,
     "_iterations": the_counter_of_calls,

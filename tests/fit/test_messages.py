@@ -19,7 +19,8 @@ known_before_the_first_step = pytest.mark.skipif(
 def fit(callbacks, **arguments):
     x, y = blobs()
     model = classifier("sgd")
-    model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=callbacks, **arguments)
+    arguments = {"validation_data": (x, y), "verbose": 0, **arguments}
+    model.fit(x, y, callbacks=callbacks, **arguments)
     return model
 
 
@@ -42,6 +43,44 @@ class TestAMisspeltMetric:
             fit([adaptlr.PlateauLR(monitor=name, mode="max")])
         (message,) = messages
         assert f"(did you mean {meant!r}?); until there is" in message
+
+    @pytest.mark.parametrize("given", ["fit", "callback"])
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("val_acc", r"\(did you mean 'val_accuracy'\?\). Metrics: val_accuracy, val_loss"),
+            (
+                "val_auc",
+                r"named in compile\(metrics=\[...\]\), or put into the logs by a callback",
+            ),
+        ],
+    )
+    def test_is_an_error_where_nobody_else_can_give_it(self, name, hint, given):
+        data, model = blobs(), classifier("sgd")
+        callback = adaptlr.AutoLR(None if given == "fit" else data, monitor=name)
+        stop = keras.callbacks.EarlyStopping("loss")  # of Keras: gives no metric
+        with pytest.raises(ValueError, match=rf"AutoLR\(monitor='{name}'\): .*{hint}"):
+            model.fit(
+                *data,
+                validation_data=data if given == "fit" else None,
+                verbose=0,
+                callbacks=[stop, callback],
+            )
+        assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0
+
+    @pytest.mark.parametrize("own", [True, False])
+    def test_that_another_callback_gives_is_no_error(self, own):
+        def give(epoch, logs):
+            logs["val_acc"] = 0.5
+
+        class Own(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                give(epoch, logs)
+
+        gives = Own() if own else keras.callbacks.LambdaCallback(on_epoch_end=give)
+        callback = adaptlr.AutoLR(monitor="val_acc")
+        fit([gives, callback], epochs=15)
+        assert callback.decisions[-1].reason.endswith("best val_acc 0.5")
 
     @known_before_the_first_step
     def test_that_is_like_none_gets_no_suggestion(self):
@@ -97,6 +136,15 @@ def test_a_metric_or_a_rate_in_the_place_of_data_is_refused_before_fit(value):
         adaptlr.AutoLR(value)
     assert str(caught.value).startswith("AutoLR(validation_data=...) must be data such as (x, y)")
     assert str(caught.value).endswith(f"Received: validation_data={value!r}")
+
+
+def test_data_of_fit_are_not_said_to_be_an_argument_of_the_callback():
+    x, y = blobs()
+    with pytest.raises(
+        ValueError, match="measures on the validation data of fit, which"
+    ) as caught:
+        fit([adaptlr.AutoLR()], validation_data=(x, np.zeros((len(y), 7))))
+    assert "AutoLR(validation_data" not in str(caught.value)
 
 
 def test_other_faults_of_validation_data_are_not_called_missing_labels():

@@ -187,7 +187,8 @@ class TestRates:
         with path.open() as file:
             logged = [float(row["learning_rate"]) for row in csv.DictReader(file)]
         assert logged == pytest.approx(expected, rel=1e-6)
-        assert rate(model) == after.seen[-1]
+        # A schedule that ends at zero has only passed through its last rates.
+        assert rate(model) == (after.seen[-1] if schedule(40) else 1.0)
 
     @pytest.mark.parametrize("kind", SCHEDULES)
     def test_of_a_known_number_of_steps(self, kind, tmp_path):

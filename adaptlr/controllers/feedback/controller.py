@@ -183,7 +183,12 @@ class Feedback:
     def update(self, state: FeedbackState, observation: Observation) -> Answer[FeedbackState]:
         """Answers one observation by the rule of the phase."""
         if isinstance(state.phase, Start | Probe):
+            begins = observation.step == state.limits.first_step and not observation.epoch_end
+            progress = state.progress.begin(observation) if begins else state.progress
+            state = replace(state, progress=progress)
             state, decision = state.phase.update(Turn(self, state, observation))
+            if begins and progress.kept is not None:
+                decision = decision.also("keep best")
         else:
             state, decision = self._watched(state, observation)
         phase, name = state.phase, str(state.phase.kind)
@@ -205,10 +210,14 @@ class Feedback:
         else:
             state, decision = phase.update(turn)
         if _among_the_best(record, state, observation):
-            decision = decision.also("keep best")
+            progress = replace(state.progress, kept=observation.monitored)
+            state, decision = replace(state, progress=progress), decision.also("keep best")
             # A trial may go back to before itself, whatever has improved since.
             if decision.rate_is == "kept":
                 decision = decision.also("snapshot")
+        if decision.rule == "stop":
+            left = state.progress.left(self.monitor.name)
+            decision = replace(decision, reason=decision.reason + left)
         return state, decision
 
     def held(self, state: FeedbackState) -> float | None:
@@ -221,10 +230,14 @@ def _among_the_best(record: float | None, state: FeedbackState, observation: Obs
     """Whether the weights are the best so far, or later ones that are as good.
 
     While cooling, noise is allowed for: of two that cannot be told apart, those trained further at
-    a lower rate are the better guess.
+    a lower rate are the better guess. Weights of before the first step are given up for better
+    ones only.
     """
     seen = state.progress.monitor
     if seen.record is None or not observation.epoch_end or observation.monitored is None:
         return False
+    if seen.record != record:
+        return True
     allowed = 0.5 * noise(seen) if isinstance(state.phase, Cool) else 0.0
-    return seen.record != record or abs(observation.monitored - seen.record) <= allowed
+    trained = seen.record != state.progress.untrained
+    return trained and abs(observation.monitored - seen.record) <= allowed

@@ -99,9 +99,7 @@ class Cool:
             return turn.go(replace(self, scale=scale), decision)
         if self.told or not turn.seen.epoch_end:
             return turn.state, Decision(self.scale)
-        best = turn.state.progress.monitor.record
-        measured = "" if best is None else f"; best {turn.settings.monitor.name} {best:.6g}"
-        decision = Decision(self.scale, "stop", f"cooled down{measured}", effects=("stop",))
+        decision = Decision(self.scale, "stop", "cooled down", effects=("stop",))
         return turn.go(replace(self, told=True), decision)
 
     def next_step(self, step: int) -> int:

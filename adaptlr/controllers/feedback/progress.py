@@ -95,6 +95,8 @@ class Progress:
     first: float | None = None  # value judged
     counted: float | None = None  # the last one that was an improvement that matters
     wait: int = 0  # epochs since
+    untrained: float | None = None  # the metric before the first step
+    kept: float | None = None  # that of the weights that count as the best
     epoch_losses: tuple[float, ...] = ()
 
     def watch(self, monitor: Monitor, least_gain: float, observation: Observation) -> Progress:
@@ -127,6 +129,27 @@ class Progress:
         if improved and gain >= least_gain * progress:
             return replace(self, counted=value, wait=0)
         return replace(self, wait=self.wait + 1)
+
+    def begin(self, observation: Observation) -> Progress:
+        """Takes the weights of before the first step for the best so far, if they were measured."""
+        value = observation.monitored
+        if value is None or not finite(value):
+            return self
+        monitor = replace(self.monitor, record=value)
+        return replace(self, monitor=monitor, untrained=value, kept=value)
+
+    def left(self, name: str) -> str:
+        """Says which weights the run leaves."""
+        best, kept = self.monitor.record, self.kept
+        if best is None:
+            return ""
+        if kept is not None and kept == self.untrained:
+            return (
+                f"; {name} was never better than the {kept:.6g} of before: those weights are left"
+            )
+        if kept is None or kept == best:
+            return f"; best {name} {best:.6g}"
+        return f"; best {name} {best:.6g}, later weights with {kept:.6g} are as good and are left"
 
     def stalled(self, name: str, least_gain: float) -> str:
         """Says what has not improved, and for how long."""

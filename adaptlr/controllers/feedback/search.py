@@ -92,18 +92,20 @@ class First(Segment):
         """Raises the rate, unless the loss rose."""
         settings, gauge = turn.settings, _gauge(turn)
         known, found = self.known.watch(settings, loss), _found(loss, self.mark)
-        if not known.moved:
+        start, rise = known.start, loss - min(self.mark, known.start)
+        if not known.moved and rise <= settings.least_move * abs(start):
             return _wait(turn, self.rate, loss, known, found)
-        if loss < self.mark:
+        if known.moved and loss < self.mark:
             return _raise(turn, self.rate, loss, known, found)
-        if loss < known.start + settings.clear_move * abs(known.start):
+        if known.moved and loss < start + settings.clear_move * abs(start):
             reason = f"{found}: {self.rate:.3g} for {turn.limits.segment} steps more"
             phase = replace(self, gauge=gauge, mark=loss, known=known)
             return phase.begun(turn, "wait", reason, "snapshot")
-        # Nothing is known to be good yet, so this goes back to the start.
-        known = replace(self.known, ceiling=self.rate)
+        # Nothing is known to be good yet, or the weights were good before: this goes back to them.
+        steps = self.gauge.until - self.gauge.begin
+        known = replace(self.known, ceiling=self.rate, wasted=self.known.wasted + steps)
         rate = self.rate / settings.factor**2
-        reason = f"{found} at {self.rate:.3g}, the loss rises: from the start again at {rate:.3g}"
+        reason = f"{found} at {self.rate:.3g}, the loss rises: from before it again at {rate:.3g}"
         phase = replace(self, rate=rate, gauge=gauge, known=known)
         return phase.begun(turn, "lower", reason, "restore")
 
@@ -253,7 +255,9 @@ def _gauge(turn: Turn) -> Gauge:
 def _wait(turn: Turn, rate: float, loss: float, known: Known, found: str) -> Reply:
     """The loss has not moved: the rate is too low, or it takes time."""
     settings, limits, higher = turn.settings, turn.limits, rate * turn.settings.factor
-    found = f"{found}, it has not left its start {known.start:.5g}"
+    found = f"{found}, which is still close to {known.start:.5g}, where it began"
+    if limits.share(turn.seen.step) > 1.0 - settings.cool_share:
+        return _hold(turn, rate, known, "keep", found)
     beyond = higher > 1.01 * limits.usual * limits.customary
     if beyond and limits.share(turn.seen.step) >= settings.wait_share:
         return _raise(turn, rate, loss, known, found)
