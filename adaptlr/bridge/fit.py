@@ -55,7 +55,7 @@ def other_names(callback: Any) -> list[str]:
 
 
 def metrics_may_come(callback: Any) -> bool:
-    """Whether another callback may put metrics of its own into the logs, as none of Keras' does."""
+    """Whether another callback may put metrics of its own into the logs; none of Keras does."""
     known = ("keras", "adaptlr")
     return any(
         isinstance(other, keras.callbacks.LambdaCallback)

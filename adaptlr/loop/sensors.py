@@ -112,7 +112,7 @@ class Sensors:
         return evaluate(self._model, self._data, batch_size=self._batch_size)
 
     def untrained(self, epoch: int) -> float | None:
-        """Measures what fine-tuning begins with, which may be the best of all, if that is cheap."""
+        """Measures, if that is cheap, what fine-tuning begins with: it may be the best of all."""
         samples = size(self._data)
         if samples is None or samples > max(_LEAST, self._trained // _UNTRAINED):
             return None

@@ -78,7 +78,7 @@ def all_layers_inside():
 
 
 def how_a_layer_is_called():
-    """A node for each call of a layer in a functional model, with the arguments that were given."""
+    """A node for each call of a layer in a functional model, with what it was given."""
     image, layer = keras.Input((2,)), keras.layers.BatchNormalization()
     layer(image, training=False)
     layer(image)

@@ -51,7 +51,7 @@ class TestAMisspeltMetric:
             ("val_acc", r"\(did you mean 'val_accuracy'\?\). Metrics: val_accuracy, val_loss"),
             (
                 "val_auc",
-                r"named in compile\(metrics=\[...\]\), or put into the logs by a callback",
+                r"named in compile\(metrics=\[...\]\), or put into the logs by",
             ),
         ],
     )

@@ -131,7 +131,7 @@ class Progress:
         return replace(self, wait=self.wait + 1)
 
     def begin(self, observation: Observation) -> Progress:
-        """Takes the weights of before the first step for the best so far, if they were measured."""
+        """Takes the weights of before the first step for the best so far, if measured."""
         value = observation.monitored
         if value is None or not finite(value):
             return self
