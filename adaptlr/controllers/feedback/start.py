@@ -30,8 +30,7 @@ class Start:
             rate = settings.begin * limits.customary
             reason = (
                 f"{limits.customary:.3g} is what this class of optimizer is usually trained with: "
-                f"warm-up to {rate:.3g} over {limits.warm_steps} steps; the optimizer's own rate "
-                f"is not used"
+                f"{_warm_up(rate, limits.warm_steps)}; the optimizer's own rate is not used"
             )
             scale = rate / (limits.warm_steps + 1)
             decision = Decision(scale, "begin", reason, step + 1, measure=limits.measurable)
@@ -98,8 +97,8 @@ def _settle(turn: Turn, ramp: RampState, tried: float) -> Reply:
     # A ramp shows what is fast for a few steps: with Adam it is ten times what is customary.
     rate = found / settings.caution
     reason += (
-        f"; the weights are those of before the ramp ({step - limits.first_step} steps), the "
-        f"rate warms up to {rate:.3g} over {limits.warm_steps} steps"
+        f"; the weights are those of before the ramp ({step - limits.first_step} steps); "
+        f"{_warm_up(rate, limits.warm_steps)}"
     )
     curve = read_curve(_ramp(turn), losses)
     suggestions = {**curve.suggestions, "centre": reading.suggestion}
@@ -148,6 +147,13 @@ class Warm:
             return turn.go(Hold(self.rate, since=step), Decision(self.rate, "unseen", reason))
         gauge = Gauge(step, step + limits.segment, step)
         phase = First(self.rate, gauge, Known(start), mark=start)
-        return phase.begun(
-            turn, "warm", f"warmed up to {self.rate:.3g} in {limits.warm_steps} steps"
-        )
+        steps = limits.warm_steps
+        plural = "" if steps == 1 else "s"
+        reason = f"warmed up to {self.rate:.3g} in {steps} step{plural}"
+        return phase.begun(turn, "warm", reason if steps else f"{self.rate:.3g} without warm-up")
+
+
+def _warm_up(rate: float, steps: int) -> str:
+    if not steps:
+        return f"begins at {rate:.3g}"
+    return f"warm-up to {rate:.3g} over {steps} step{'' if steps == 1 else 's'}"
