@@ -43,6 +43,7 @@ class RateState:
     found: tuple[float, ...]  # when the run began
     begin: tuple[float, ...]  # what it began from
     written: tuple[float, ...] | None = None  # last; None if nothing is expected
+    lasting: tuple[float, ...] = ()  # what a later run begins from if it finds them
 
 
 class OptimizerRate:
@@ -137,12 +138,16 @@ class OptimizerRate:
         self._assign(lasting, lasting)
 
     def _assign(self, rates: Sequence[float], lasting: Sequence[float]) -> None:
-        self.state = replace(self.state, written=tuple(rates))
-        pairs = zip(rates, lasting, strict=True)
-        for leaf, variable, pair in zip(self.leaves, self._rates, pairs, strict=True):
-            variable.assign(pair[0])
+        for variable, rate in zip(self._rates, rates, strict=True):
+            variable.assign(rate)
+        self.load(replace(self.state, written=tuple(rates), lasting=tuple(lasting)))
+
+    def load(self, state: RateState) -> None:
+        """Becomes what it was in a run that is continued; the optimizer has its rates again."""
+        self.state = state
+        for leaf, *pair in zip(self.leaves, state.written or (), state.lasting, strict=False):
             # Through __dict__, so that Keras tracks nothing.
-            leaf.__dict__[_MEMORY] = pair
+            leaf.__dict__[_MEMORY] = tuple(pair)
 
     def velocity(self) -> float:
         """Returns the momentum by which past steps, at their own rates, are repeated; 0 for none.

@@ -189,7 +189,8 @@ class Loop:
         self._check_owner, self._epoch_loss = numbers.check_owner, numbers.epoch_loss
         self._sensors.warned, self._log.described = numbers.warned, numbers.described
         self._clock.state, self._rates.state = numbers.clock, numbers.rates
-        self._fit.rate.state, self._sensors.loss.state = numbers.optimizer, numbers.loss
+        self._fit.rate.load(numbers.optimizer)
+        self._sensors.loss.state = numbers.loss
 
     def carry(self) -> dict[str, Any]:
         """What a file of weights carries: the controller's state and where it stands, as JSON."""
