@@ -24,7 +24,8 @@ class AutoLR(LearningRateCallback):
     plateau cuts it to a third. The last quarter of the epochs, or a plateau that lower rates do
     not end, cools it to zero. NaN, Inf and explosions go back to the last good weights and a
     third of the rate. During `fit` the validation metrics are those of the averaged weights, and
-    afterwards the model holds the best of them.
+    afterwards the model holds the best of them; or those that it had before, if none are better
+    and the validation data are small enough to be measured first (see `docs/autolr.md`).
 
     Args:
         validation_data: Data to measure in the middle of epochs, and after epochs that `fit` does
@@ -47,7 +48,7 @@ class AutoLR(LearningRateCallback):
     Attributes:
         decisions: Every decision of the last `fit`, with `step`, `epoch`, `learning_rate`, `rule`
             and `reason`.
-        learning_rate: The rate it settled on, or None before that.
+        learning_rate: The rate it held last, before the cool-down, or None before that.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -102,7 +103,7 @@ class AutoLR(LearningRateCallback):
 
     @property
     def learning_rate(self) -> float | None:
-        """The rate it settled on in the last `fit`, or None before that."""
+        """The rate it held last in the last `fit`, or None before that."""
         return self._found(self._present_state)
 
     def _found(self, state: Any) -> float | None:
