@@ -71,6 +71,7 @@ class RunningAverage:
         self._start = self._step = step
         self._raw: list[Any] | None = None
         self._best: list[Any] | None = None
+        self._untrained: list[Any] | None = None
 
     @property
     def _values(self) -> list[Any]:
@@ -161,7 +162,18 @@ class RunningAverage:
 
     def keep_best(self) -> None:
         """Remembers the present average as the best so far, in the host's memory."""
-        self._best = to_host(self._values)
+        self._best, self._untrained = to_host(self._values), None
+
+    def keep_untrained(self) -> None:
+        """Remembers the weights of before the first step, until others are the best."""
+        self._untrained = to_host(self._values)
+
+    def leave_untrained(self) -> bool:
+        """Makes them the best so far; False if there are none."""
+        if self._untrained is None:
+            return False
+        self._best = self._untrained
+        return True
 
     def finish(self, *, overwritten: bool = True) -> None:
         """Leaves the best average in the model, or the present one if none was called best.
@@ -189,11 +201,13 @@ class RunningAverage:
             "step": self._step,
             "arrays": to_host(self._cells.arrays),
             "best": self._best,
+            "untrained": self._untrained,
         }
 
     def load(self, saved: dict[str, Any]) -> None:
         """Becomes the average that `save` has saved."""
-        self._start, self._step, self._best = saved["start"], saved["step"], saved["best"]
+        self._start, self._step = saved["start"], saved["step"]
+        self._best, self._untrained = saved["best"], saved["untrained"]
         self._cells.arrays = from_host(saved["arrays"], [*self._averaged, *self._known])
 
 

@@ -17,6 +17,8 @@ Effect = Literal[
     "take back",
     "snapshot",
     "keep best",
+    "keep untrained",
+    "leave untrained",
     "restart average",
     "stop",
 ]
@@ -114,8 +116,10 @@ class Decision:
             `"take back"` goes on from what was set aside, which the first decision that is no
             trial lets go of; `"snapshot"` keeps the present training state to go back to. The
             running average of the weights goes back with each of them. `"keep best"` remembers the
-            weights that were just measured as the best so far; `"restart average"` starts the
-            average anew; `"stop"` ends the training.
+            weights that were just measured as the best so far. `"keep untrained"` remembers those
+            of before the first step apart, until others are the best; `"leave untrained"` makes
+            them the best so far. `"restart average"` starts the average anew; `"stop"` ends the
+            training.
         measure: Measure metric and loss on a sample of the validation data at the next control
             point too, if that is not the end of an epoch; of the averaged weights, if any.
         rate_is: `"kept"` until another decision; `"passing"` if a later `fit` must not begin from

@@ -81,6 +81,10 @@ class Effects:
             return False
         elif effect == "keep best":
             average.keep_best()
+        elif effect == "keep untrained":
+            average.keep_untrained()
+        elif effect == "leave untrained":
+            return average.leave_untrained()
         else:
             average.restart(step)
         return True

@@ -20,7 +20,7 @@ from adaptlr.loop.lacking import warn_of_rule, warn_of_what_is_lacking
 from adaptlr.loop.log import Log
 from adaptlr.loop.plan import Fit, Plan
 from adaptlr.loop.rates import Rates, RatesState
-from adaptlr.loop.sensors import Sensors, metric_direction, redirected
+from adaptlr.loop.sensors import Sensors, metric_direction, number, redirected
 from adaptlr.monitor import Direction, finite
 from adaptlr.writers import Record
 
@@ -137,8 +137,10 @@ class Loop:
             warn_of_what_is_lacking(self._fit, read_once=once, planned=planned)
         reason = f"{self._fit.owner} takes over from a rate of {self._run.learning_rate:.6g}"
         self._record(Decision(1.0, "start", reason))
-        untrained = self._sensors.untrained(self._epoch) if self._plan.averaging else None
-        self._control(None, untrained)
+        untrained = self._sensors.untrained() if self._plan.averaging else {}
+        if untrained:
+            self._log.left(self.step, untrained)
+        self._control(None, number(untrained.get("val_loss")))
 
     def _require_own_average(self) -> None:
         rivals = {"SwapScheduleFreeWeights"} & {*self._fit.others()}
@@ -154,11 +156,13 @@ class Loop:
     # --- resuming ---------------------------------------------------------------------------
 
     def _continue(self, saved: Mapping[str, Any]) -> None:
-        self.state = rebuild(self.state, saved["state"])
+        whole = "loop" in saved
+        # A file of weights has none of before the first step.
+        known = saved["state"] if whole else _without("untrained", saved["state"])
+        self.state = rebuild(self.state, known)
         if self._direction is not None:
             self.state = redirected(self.state, self._direction)
         self._decision = rebuild(self._decision, saved["decision"])
-        whole = "loop" in saved
         if whole:
             self._load(rebuild(self._numbers(), saved["loop"]))
         self._rates.compile_in(self.step, self._decision.scale)
@@ -501,3 +505,10 @@ class Loop:
         told = (decision.rule, decision.reason, decision.curve)
         record = Record(self.step, self._epoch, self._rates.present, *told)
         self._log.decision(record, self.state)
+
+
+def _without(name: str, saved: Any) -> Any:
+    """Sets what has a name to None, at any depth."""
+    if not isinstance(saved, Mapping):
+        return saved
+    return {key: None if key == name else _without(name, value) for key, value in saved.items()}

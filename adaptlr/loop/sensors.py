@@ -49,6 +49,8 @@ class Sensors:
         self._of_fit = self._data is None and plan.averaging
         if self._of_fit:
             self._data, self._batch_size, self._steps = validation_of(model)
+            if isinstance(self._data, tuple | list) and self._batch_size is None:
+                self._steps = None  # of which Keras makes as many batches of all samples
         self._trained = (total_steps or _LONG) * batch_size_of(model)
         self._sample = sample(self._data, max(_LEAST, self._trained // _SHARE))
         self._owner = owner
@@ -111,16 +113,18 @@ class Sensors:
         """Evaluates the present weights on all of the validation data."""
         return evaluate(self._model, self._data, batch_size=self._batch_size)
 
-    def untrained(self, epoch: int) -> float | None:
-        """Measures, if that is cheap, what fine-tuning begins with: it may be the best of all."""
+    def untrained(self) -> dict[str, float]:
+        """Measures, if that is cheap, what fine-tuning begins with: it may be the best of all.
+
+        That is told by the loss, on the data of the epochs: an accuracy may be high by a guess.
+        """
         samples = size(self._data)
         if samples is None or samples > max(_LEAST, self._trained // _UNTRAINED):
-            return None
-        if not self.measurable:
-            return None
-        return self.monitored(
-            evaluate(self._model, self._data, self._steps, self._batch_size), epoch
-        )
+            return {}
+        elsewhere = not self._of_fit and validated_epochs(self._model) is not None
+        if elsewhere or self._monitor is None or self._monitor.name != "val_loss":
+            return {}
+        return evaluate(self._model, self._data, self._steps, self._batch_size)
 
     def look(self, epoch: int) -> tuple[float | None, float | None]:
         """Measures the monitored metric and the loss on a sample of the validation data."""

@@ -380,3 +380,70 @@ def test_a_run_that_continues_another_decides_as_if_it_were_the_first(epochs):
         (step + 2800, replace(d, next_step=d.next_step and d.next_step + 2800))
         for step, d in first
     ]
+
+
+@dataclass(frozen=True)
+class Rising:
+    """A loss that rises at every rate, by a share of its start with each step."""
+
+    share: float
+    loss: float = 1.0
+
+    def train(self, steps, rate):
+        return replace(self, loss=self.loss + steps * self.share)
+
+
+@pytest.mark.parametrize("measurable", [True, False])
+@pytest.mark.parametrize("share", [5e-5, 5e-4, 1e-2])
+def test_a_loss_that_only_rises_lowers_the_rate_a_few_times_and_ends(share, measurable):
+    guardless = Feedback()
+    _, trace = drive(guardless, a_run(measurable=measurable), Rising(share))
+    first = rules(trace)[: rules(trace).index("keep")]  # later searches may lower it as well
+    assert first.count("lower") <= 2
+    assert rules(trace)[-1] == "stop"
+    assert "cool" in rules(trace)
+    if share * 25 > 0.02:
+        assert held(trace) < CUSTOM
+
+
+def with_untrained(value, run=None):
+    controller, run = Feedback(), a_run() if run is None else run
+    seen = Observation(0, 0, monitored=value)
+    return controller, *controller.update(controller.init(run), seen)
+
+
+def test_weights_of_before_are_left_if_all_epochs_are_worse():
+    controller, state, decision = with_untrained(0.5)
+    assert "keep untrained" in decision.effects
+    assert "leave untrained" not in decision.effects  # nothing was compared yet
+    for epoch, value in enumerate([0.9, 0.6, 0.55]):
+        seen = Observation(100 * (epoch + 1), epoch, True, 0.002, value, value)
+        state, decision = controller.update(state, seen)
+        assert "leave untrained" in decision.effects
+        assert "keep best" not in decision.effects
+    state, decision = controller.update(state, Observation(400, 3, True, 0.002, 0.4, 0.4))
+    assert "keep best" in decision.effects
+    assert "leave untrained" not in decision.effects
+    assert state.progress.left("val_loss") == "; best val_loss 0.4"
+
+
+def test_while_cooling_none_is_left_that_is_worse_than_before():
+    """Whatever the noise allows for."""
+    controller, state, _ = with_untrained(0.5)
+    values = [0.45, 0.95, 0.46, 0.95, 0.44, 0.95, 0.45, 0.51, 0.49]
+    kept = []
+    for epoch, value in enumerate(values):
+        if epoch == 6:
+            state = replace(state, phase=Cool(0.001, 600, 1000, 0.001))
+        seen = Observation(100 * (epoch + 1), epoch, True, 0.001, value, value)
+        state, decision = controller.update(state, seen)
+        kept.append("keep best" in decision.effects)
+    assert kept == [True, False, False, False, True, False, True, False, True]
+    assert "later weights with 0.49 are as good" in state.progress.left("val_loss")
+
+
+def test_without_an_epoch_that_was_measured_nothing_is_said_of_the_weights_of_before():
+    controller, state, _ = with_untrained(0.5)
+    state, decision = controller.update(state, Observation(100, 0, True, 0.002, 0.1))
+    assert "leave untrained" not in decision.effects
+    assert state.progress.left("val_loss") == ""

@@ -92,7 +92,7 @@ class Feedback:
         clear_move: Share by which it has moved whatever its noise, in [0, 1).
         look_at: Shares of a known horizon at which to look up, ascending.
         cut: What a plateau divides the rate by, > 1.
-        cuts: How often, ≥ 0.
+        cuts: How often, ≥ 0; a rise of the loss in the search lowers the rate as often.
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
         least_gain: Improvements smaller than this share of all progress since the first value do
             not count as one, in [0, 1): a loss that falls towards zero by ever smaller steps ends.
@@ -188,8 +188,8 @@ class Feedback:
             progress = state.progress.begin(observation) if begins else state.progress
             state = replace(state, progress=progress)
             state, decision = state.phase.update(Turn(self, state, observation))
-            if begins and progress.kept is not None:
-                decision = decision.also("keep best")
+            if begins and progress.untrained is not None:
+                decision = decision.also("keep untrained")
         else:
             state, decision = self._watched(state, observation)
         phase, name = state.phase, str(state.phase.kind)
@@ -216,13 +216,15 @@ class Feedback:
             # A trial may go back to before itself, whatever has improved since.
             if decision.rate_is == "kept":
                 decision = decision.also("snapshot")
+        elif observation.epoch_end and state.progress.untrained_leads:
+            decision = decision.also("leave untrained")
         if decision.rule == "stop":
             left = state.progress.left(self.monitor.name)
             decision = replace(decision, reason=decision.reason + left)
         return state, decision
 
     def held(self, state: FeedbackState) -> float | None:
-        """The rate that it settled on so far, or None before that."""
+        """The rate that it held last, or None before that."""
         phase = state.phase
         return None if isinstance(phase, Start | Probe) else phase.rate
 
@@ -231,14 +233,12 @@ def _among_the_best(record: float | None, state: FeedbackState, observation: Obs
     """Whether the weights are the best so far, or later ones that are as good.
 
     While cooling, noise is allowed for: of two that cannot be told apart, those trained further at
-    a lower rate are the better guess. Weights of before the first step are given up for better
-    ones only.
+    a lower rate are the better guess. None that are worse than before the first step are.
     """
     seen = state.progress.monitor
     if seen.record is None or not observation.epoch_end or observation.monitored is None:
         return False
-    if seen.record != record:
-        return True
+    if not state.progress.beats_untrained(observation.monitored):
+        return False
     allowed = 0.5 * noise(seen) if isinstance(state.phase, Cool) else 0.0
-    trained = seen.record != state.progress.untrained
-    return trained and abs(observation.monitored - seen.record) <= allowed
+    return seen.record != record or abs(observation.monitored - seen.record) <= allowed

@@ -36,6 +36,10 @@ class Limits:
             return 0.0
         return (step - self.first_step) / max(1, self.last_step - self.first_step)
 
+    def cooling(self, turn: Turn) -> bool:
+        """Whether it is time for the cool-down of a known horizon."""
+        return self.share(turn.seen.step) > 1.0 - turn.settings.cool_share
+
     def total(self, step: int) -> int:
         """Steps of the run, or if they are not known, those that were trained so far."""
         return (step if self.last_step is None else self.last_step) - self.first_step
@@ -95,8 +99,8 @@ class Progress:
     first: float | None = None  # value judged
     counted: float | None = None  # the last one that was an improvement that matters
     wait: int = 0  # epochs since
-    untrained: float | None = None  # the metric before the first step
-    kept: float | None = None  # that of the weights that count as the best
+    untrained: float | None = None  # the metric before the first step, if it may be the best
+    kept: float | None = None  # that of the trained weights that count as the best
     epoch_losses: tuple[float, ...] = ()
 
     def watch(self, monitor: Monitor, least_gain: float, observation: Observation) -> Progress:
@@ -131,22 +135,31 @@ class Progress:
         return replace(self, wait=self.wait + 1)
 
     def begin(self, observation: Observation) -> Progress:
-        """Takes the weights of before the first step for the best so far, if measured."""
+        """Remembers what the weights of before the first step are worth, if that was measured."""
         value = observation.monitored
-        if value is None or not finite(value):
-            return self
-        monitor = replace(self.monitor, record=value)
-        return replace(self, monitor=monitor, untrained=value, kept=value)
+        return self if value is None or not finite(value) else replace(self, untrained=value)
+
+    @property
+    def untrained_leads(self) -> bool:
+        """Whether epochs were measured, and all of them worse than before the first step."""
+        measured = self.monitor.record is not None
+        return measured and self.kept is None and self.untrained is not None
+
+    def beats_untrained(self, value: float) -> bool:
+        """Whether a value of the metric is better than that of before the first step."""
+        if self.untrained is None:
+            return True
+        lower = self.monitor.direction == "min"
+        return value < self.untrained if lower else value > self.untrained
 
     def left(self, name: str) -> str:
         """Says which weights the run leaves."""
         best, kept = self.monitor.record, self.kept
         if best is None:
             return ""
-        if kept is not None and kept == self.untrained:
-            return (
-                f"; {name} was never better than the {kept:.6g} of before: those weights are left"
-            )
+        if self.untrained_leads:
+            found = f"{name} was never better than the {self.untrained:.6g} of before"
+            return f"; {found}: those weights are left"
         if kept is None or kept == best:
             return f"; best {name} {best:.6g}"
         return f"; best {name} {best:.6g}, later weights with {kept:.6g} are as good and are left"

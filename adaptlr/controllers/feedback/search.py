@@ -26,6 +26,7 @@ class Known:
     ceiling: float | None = None  # a rate at which the loss rose at once
     wasted: int = 0  # steps that were undone
     looks: int = 0  # later searches; 0 is the first one
+    lowered: int = 0  # how often the loss has risen before anything was known to be good
     taken: bool = False  # the last raise was kept; the weights before it are the earlier snapshot
 
     def too_high(self, rate: float) -> bool:
@@ -92,21 +93,36 @@ class First(Segment):
         """Raises the rate, unless the loss rose."""
         settings, gauge = turn.settings, _gauge(turn)
         known, found = self.known.watch(settings, loss), _found(loss, self.mark)
-        start, rise = known.start, loss - min(self.mark, known.start)
-        if not known.moved and rise <= settings.least_move * abs(start):
+        if not self.known.moved and _rises(turn, known, loss, self.mark):
+            return self._lower(turn, found)
+        if not known.moved:
             return _wait(turn, self.rate, loss, known, found)
-        if known.moved and loss < self.mark:
+        if loss < self.mark:
             return _raise(turn, self.rate, loss, known, found)
-        if known.moved and loss < start + settings.clear_move * abs(start):
-            reason = f"{found}: {self.rate:.3g} for {turn.limits.segment} steps more"
-            phase = replace(self, gauge=gauge, mark=loss, known=known)
-            return phase.begun(turn, "wait", reason, "snapshot")
-        # Nothing is known to be good yet, or the weights were good before: this goes back to them.
-        steps = self.gauge.until - self.gauge.begin
-        known = replace(self.known, ceiling=self.rate, wasted=self.known.wasted + steps)
+        if loss >= known.start + settings.clear_move * abs(known.start):
+            return self._lower(turn, found)
+        if turn.limits.cooling(turn):
+            return _hold(turn, self.rate, known, "keep", found)
+        reason = f"{found}: {self.rate:.3g} for {turn.limits.segment} steps more"
+        phase = replace(self, gauge=gauge, mark=loss, known=known)
+        return phase.begun(turn, "wait", reason, "snapshot")
+
+    def _lower(self, turn: Turn, found: str) -> Reply:
+        """Goes back: nothing is known to be good yet, or the weights were good before."""
+        settings, limits, known = turn.settings, turn.limits, self.known
         rate = self.rate / settings.factor**2
-        reason = f"{found} at {self.rate:.3g}, the loss rises: from before it again at {rate:.3g}"
-        phase = replace(self, rate=rate, gauge=gauge, known=known)
+        found = f"{found} at {self.rate:.3g}, the loss rises"
+        # The chance of one batch more or less is no reason never to come back.
+        ceiling = self.rate if limits.measurable or known.moved else known.ceiling
+        steps = self.gauge.until - self.gauge.begin
+        known = replace(
+            known, ceiling=ceiling, wasted=known.wasted + steps, lowered=known.lowered + 1
+        )
+        # The average of good weights may rise at any rate, while it catches up with them.
+        if known.lowered > settings.cuts or limits.cooling(turn):
+            return _hold(turn, rate, known, "keep", found, "restore")
+        phase = replace(self, rate=rate, gauge=_gauge(turn), known=known)
+        reason = f"{found}: from before it again at {rate:.3g}"
         return phase.begun(turn, "lower", reason, "restore")
 
 
@@ -138,7 +154,7 @@ class Raised(Segment):
         known, found = self.known, _found(loss, self.mark)
         if not known.looks and not known.moved:
             known = known.watch(turn.settings, loss)
-            if not known.moved:
+            if not known.moved and not _rises(turn, known, loss, self.mark):
                 return _wait(turn, self.rate, loss, known, found)
         usual = self.rate <= 1.01 * turn.limits.usual * turn.limits.customary
         if usual and loss < self.mark and not known.looks:
@@ -247,6 +263,13 @@ def _found(loss: float, mark: float) -> str:
     return f"loss {loss:.5g} after {mark:.5g}"
 
 
+def _rises(turn: Turn, known: Known, loss: float, mark: float) -> bool:
+    """Whether a loss that has not moved yet has risen; of a mean over batches less can be told."""
+    settings = turn.settings
+    least = settings.least_move if turn.limits.measurable else settings.clear_move
+    return finite(loss) and loss - min(mark, known.start) > least * abs(known.start)
+
+
 def _gauge(turn: Turn) -> Gauge:
     step = turn.seen.step
     return Gauge(step, step + turn.limits.segment, step)
@@ -256,7 +279,7 @@ def _wait(turn: Turn, rate: float, loss: float, known: Known, found: str) -> Rep
     """The loss has not moved: the rate is too low, or it takes time."""
     settings, limits, higher = turn.settings, turn.limits, rate * turn.settings.factor
     found = f"{found}, which is still close to {known.start:.5g}, where it began"
-    if limits.share(turn.seen.step) > 1.0 - settings.cool_share:
+    if limits.cooling(turn):
         return _hold(turn, rate, known, "keep", found)
     beyond = higher > 1.01 * limits.usual * limits.customary
     if beyond and limits.share(turn.seen.step) >= settings.wait_share:
