@@ -166,6 +166,11 @@ def _undisturbed(model: Any) -> Iterator[None]:
             model.train(training)
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
+        # TensorFlow builds metrics when they are first needed: these have counted nothing else.
+        known = {id(variable) for variable in variables}
+        for variable in model.metrics_variables:
+            if id(variable) not in known:
+                variable.assign(keras.ops.zeros_like(variable))
     if getattr(model, "_jax_state", False) is None:
         # Data of unknown length end in a step that takes the values out of the variables, finds
         # no batch, and leaves `fit` to put them back from here, where evaluation left nothing.

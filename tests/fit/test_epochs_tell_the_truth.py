@@ -10,7 +10,7 @@ from typing import ClassVar
 import keras
 import numpy as np
 import pytest
-from models import collected_warnings, one_weight, steps, weight
+from models import blobs, classifier, collected_warnings, one_weight, steps, weight
 
 import adaptlr
 from adaptlr.controllers import Decision
@@ -166,3 +166,28 @@ def test_the_controller_is_told_the_loss_since_the_restore():
     losses = {step: loss for step, loss in told if loss is not None}
     for step in range(1, 10):
         assert losses[step] == pytest.approx(weights.seen[0][step - 1], abs=1e-5)
+
+
+def test_the_first_epoch_counts_no_sample_of_validation():
+    """On TensorFlow metrics are built by the first evaluation, which comes before any step."""
+    seen = []
+
+    class Counts(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 0:
+                seen.append(logs["accuracy"])
+
+    x, _ = blobs(64)
+    model = classifier("sgd")
+    right = model.predict(x[:8], verbose=0).argmax(1)
+    wrong = (model.predict(x, verbose=0).argmax(1) + 1) % 3
+    callbacks = [Counts(), adaptlr.AutoLR()]
+    model.fit(
+        np.tile(x[:8], (8, 1)),
+        np.tile(right, 8),
+        batch_size=8,
+        validation_data=(x, wrong),
+        verbose=0,
+        callbacks=callbacks,
+    )
+    assert float(seen[0]) == 1.0
