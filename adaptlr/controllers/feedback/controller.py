@@ -54,7 +54,7 @@ class Feedback:
     * *Wait*: as long as the loss has not left its start by more than its noise, nothing is
       compared. The rate goes up to `usual` times the customary one, and beyond it after
       `wait_share` of the run. Where the loss has risen by `least_move`, the weights were good
-      already: those of before the rise come back, at the rate ÷ `factor`².
+      already: those of before the rise come back, at the rate over the square of `factor`.
     * *Hold*: the rate is held on trial. When `patience` epochs (and `patience_share` of the run)
       have brought nothing, it is divided by `cut`, `cuts` times at most, and then cooled down. At
       the shares `look_at` of the run one more search looks up.
