@@ -598,7 +598,7 @@ class TestFineTuning:
         model.compile("adam", "binary_crossentropy")
         before, callback = model.evaluate(*validation, verbose=0), adaptlr.AutoLR()
         model.fit(*train, epochs=12, validation_data=validation, verbose=0, callbacks=[callback])
-        assert rules(callback).count("lower") <= 3
+        assert rules(callback).count("lower") <= 5  # twice at first, then once in each search
         assert rules(callback)[-1] == "stop"
         assert model.evaluate(*validation, verbose=0) <= before * 1.00001
 
