@@ -105,3 +105,16 @@ def test_longer_runs_on_the_first_page_are_those_of_the_benchmark():
 def test_figures_on_the_first_page_are_those_of_the_benchmark(page):
     shown = re.sub(r"\s+", " ", text(page))
     assert {figure for figure in small_jobs() if figure not in shown} == set()
+
+
+def test_marks_on_small_jobs_are_those_of_the_tables():
+    tuned, kept = (table(f"small-{kind}")[-1] for kind in ("tuned", "kept-out"))
+    page = text("docs/benchmarks.md")
+    far = " / ".join(f"{row[3].split()[0]} of {row[2]}" for row in (tuned, kept))
+    for figures in (far, *(f"{tuned[i].lstrip('+')} / {kept[i].lstrip('+')}" for i in (4, 5, 7))):
+        assert f"| {figures} |" in page
+    longer = [next(r for r in table(name) if r[0] == "AutoLR") for name in ("figures", "held-out")]
+    runs = [int(row[1]) for row in longer]
+    means, worsts = zip(*(map(float, row[4].split(" / ")) for row in longer), strict=True)
+    mean = sum(n * x for n, x in zip(runs, means, strict=True)) / sum(runs)
+    assert f"| {mean:.2f} / {max(worsts):.2f} |" in page
