@@ -28,10 +28,11 @@ BEST_FREE = "ScheduleFreeAdamW, best of seven"
 OURS, BEFORE = "AutoLR", "AutoLR 0.1"  # the version before has lines of its own
 SHARES = ("", ", half the epochs", ", a third of the epochs")
 LOGGED = ("cifar-small", "cnn", "adam", 0)  # the run whose decisions are shown
-ARC = (OURS, "CosineDecay at")  # what its published figures compare
 # What is compiled in place of the task's optimizer, and once for all of them.
 REPLACING = ("ScheduleFreeAdamW", "ScheduleFreeAdamW, AutoLR", BEST_FREE, *PEERS)
 CPU_SUITES = ("digits", "cifar-small", "vit-small")
+RACED = (*CPU_SUITES, "held-out")
+NETWORKS = ("cifar", "cifar-bfloat16")  # each run takes long: a row for each method and rate
 
 
 def cell_of(line: Line) -> Cell:
@@ -166,15 +167,13 @@ def auto_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
             continue
         tested = [100.0 * line["test_accuracy"] for line in autos]
         line = autos[0]
-        rules = ("warm", "raise", "keep", "lower", "undo", "unprobed")
-        held = [d for d in line["decisions"] if d[2] in rules]
         rows.append(
             [
                 f"{suite} {task}, {optimizer}",
                 str(seed),
                 str(len(autos)),
                 f"{max(tested) - min(tested):.2f}",
-                f"{held[-1][1]:.2g}" if held else "–",
+                held(line),
                 f"{100.0 * thrown_away(line):.1f} %",
                 f"{line['steps'] / line['epoch_steps']:.0f} of {line['planned_epochs']}",
             ]
@@ -213,27 +212,49 @@ def ablation_table(cells: dict[Cell, dict[str, list[Line]]], methods: Sequence[s
     return markdown(head, rows)
 
 
-def cifar_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
-    """AutoLR from its start rates against a cosine at the best of three; means over seeds."""
-    groups: dict[tuple[str, str], dict[str, dict[float, list[float]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
+def network_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
+    """One row for each method, and for each of its rates where it has some; means over seeds."""
+    groups: dict[tuple[str, str, str], list[tuple[Line, Line]]] = defaultdict(list)
     for (_, task, optimizer, _), runs in cells.items():
-        for method in ARC:
-            for line in runs.get(method, []):
-                found = groups[task, optimizer][method][line["rate"]]
-                found.append(100.0 * line["test_accuracy"])
+        for line in itertools.chain.from_iterable(runs.values()):
+            key = f"{task}, {optimizer}", line["method"], named(line)
+            groups[key].append((line, runs["constant"][0]))
+    known = [method.name for method in METHODS]
     rows = []
-    for (task, optimizer), methods in sorted(groups.items()):
-        autos, fixed = ([mean(x) for x in methods[m].values()] for m in ARC)
+    for (network, _, name), pairs in sorted(
+        groups.items(), key=lambda x: (x[0][0], known.index(x[0][1]), x[1][0][0]["rate"] or 0.0)
+    ):
+        ratios = [steps_ratio(*pair) for pair in pairs]
+        reached = [r for r in ratios if r is not None]
+        lines = [line for line, _ in pairs]
         rows.append(
             [
-                f"{task}, {optimizer}",
-                f"{max(fixed):.2f}" if fixed else "–",
-                f"{mean(autos):.2f} / {min(autos):.2f}" if autos else "–",
+                network,
+                name,
+                str(len({line["seed"] for line in lines})),
+                f"{mean([100.0 * line['test_accuracy'] for line in lines]):.2f}",
+                f"{geometric([error_ratio(*pair) for pair in pairs]):.3f}",
+                f"{geometric(reached):.2f}" if len(reached) == len(ratios) else "never",
+                ", ".join(sorted({held(line) for line in lines if line["decisions"]}) or "–"),
+                f"{sum(x['seconds'] for x in lines) / sum(x['steps'] for x in lines):.3g}",
             ]
         )
-    return markdown(["task, optimizer", "best cosine", "AutoLR: mean / worst start rate"], rows)
+    head = ["network, optimizer", "method", "seeds", "test accuracy", "error ratio",
+            "steps to target", "rate held", "seconds a step"]  # fmt: skip
+    return markdown(head, rows)
+
+
+def named(line: Line) -> str:
+    """The method, and its rate if that is more than where it starts."""
+    at_a_rate = line["method"].endswith(" at")
+    return f"{line['method']} {line['rate']:g}" if at_a_rate else line["method"]
+
+
+def held(line: Line) -> str:
+    """The rate that was held before the cool-down."""
+    rules = ("warm", "raise", "keep", "lower", "undo", "unprobed")
+    rates = [rate for _, rate, rule, _ in line["decisions"] if rule in rules]
+    return f"{rates[-1]:.2g}" if rates else "–"
 
 
 def unbounded_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
@@ -340,7 +361,8 @@ def reached(cells: dict[Cell, dict[str, list[Line]]], method: str) -> list[str]:
 
 def races(cell: Cell, runs: dict[str, list[Line]]) -> bool:
     """Whether an optimizer that needs no rate ran in place of Adam."""
-    return cell[2] == "adam" and any(method in runs for method in REPLACING)
+    replaced = any(method in runs for method in REPLACING)
+    return cell[0] in RACED and cell[2] == "adam" and replaced
 
 
 def race_tables(cells: dict[Cell, dict[str, list[Line]]]) -> str:
@@ -383,7 +405,6 @@ def sections(lines: list[Line]) -> dict[str, str]:
     variants += [f"0.1 {name}" for name in (*variants, "without trials", "without margin")]
     variants = list(dict.fromkeys(name for name in variants if name in seen))
     tuned = {cell: runs for cell, runs in cells.items() if cell[0] in CPU_SUITES}
-    on_gpu = {cell: runs for cell, runs in cells.items() if cell[0] == "cifar"}
     apart = {cell: runs for cell, runs in cells.items() if cell[0] == "held-out"}
     texts = {"accuracy": accuracy_table(tuned, methods), "figures": figure_table(tuned, methods),
              "auto": auto_table(tuned), "ablation": ablation_table(tuned, variants),
@@ -396,8 +417,9 @@ def sections(lines: list[Line]) -> dict[str, str]:
         texts["marks"] = marks_table(tuned)
     if OURS in cells.get(LOGGED, {}):
         texts["log"] = log_table(cells)
-    if on_gpu:
-        texts["cifar"] = cifar_table(on_gpu) + "\n\n" + figure_table(on_gpu, methods)
+    for suite in NETWORKS:
+        part = {cell: runs for cell, runs in cells.items() if cell[0] == suite}
+        texts |= {suite: network_table(part)} if part else {}
     if apart:
         texts["held-out"] = accuracy_table(apart, methods) + "\n\n" + figure_table(apart, methods)
     if any(races(*cell) for cell in cells.items()):

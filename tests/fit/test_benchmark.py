@@ -78,6 +78,38 @@ def test_the_suite_for_a_gpu_goes_on_in_pieces(tmp_path):
     assert "| resnet20, sgd |" in page.read_text()
 
 
+@pytest.mark.slow
+def test_the_residual_nets_of_the_suites_are_the_layers_of_keras(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    tasks = runpy.run_path(str(FOLDER / "tasks.py"))
+    (task,) = (x for x in tasks["TASKS"] if (x.suite, x.name) == ("cifar", "resnet20"))
+    random = np.random.default_rng(0)
+    x, y = random.normal(0.0, 1.0, (64, 16, 16, 3)), random.integers(0, 10, 64)
+    own = task.model(x.shape[1:])
+    plain = keras.models.clone_model(own, clone_function=of_keras)
+    results = []
+    for model in (own, plain):
+        model.set_weights(plain.get_weights())
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.01), loss)
+        losses = [float(model.train_on_batch(x, y)) for _ in range(3)]
+        trained = [variable.numpy() for variable in model.trainable_variables]
+        results.append((losses, trained, model.predict(x, verbose=0)))
+    (mine, my_weights, my_logits), (its, its_weights, its_logits) = results
+    np.testing.assert_allclose(mine, its, rtol=1e-4)
+    for weights in zip(my_weights, its_weights, strict=True):
+        np.testing.assert_allclose(*weights, rtol=1e-4, atol=1e-5)
+    # PyTorch's running variance is larger by 1 in 1024 places, the fewest that a layer here has.
+    np.testing.assert_allclose(my_logits, its_logits, rtol=2e-3, atol=2e-3)
+
+
+def of_keras(layer):
+    """The layer anew; that of Keras in place of our own batch normalisation."""
+    own = type(layer).__name__ == "Normalization"
+    kind = keras.layers.BatchNormalization if own else type(layer)
+    return kind.from_config(layer.get_config())
+
+
 class CutOff(keras.callbacks.Callback):
     """Ends the process, in effect, in the middle of the third epoch."""
 
