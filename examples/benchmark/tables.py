@@ -31,6 +31,8 @@ LOGGED = ("cifar-small", "cnn", "adam", 0)  # the run whose decisions are shown
 # What is compiled in place of the task's optimizer, and once for all of them.
 REPLACING = ("ScheduleFreeAdamW", "ScheduleFreeAdamW, AutoLR", BEST_FREE, *PEERS)
 CPU_SUITES = ("digits", "cifar-small", "vit-small")
+# Suites that are in no figure over all, and what is shown of them beside the methods of the others.
+APART = {"held-out": (), "pictures": REPLACING}
 RACED = (*CPU_SUITES, "held-out")
 NETWORKS = ("cifar", "cifar-bfloat16")  # each run takes long: a row for each method and rate
 
@@ -405,7 +407,6 @@ def sections(lines: list[Line]) -> dict[str, str]:
     variants += [f"0.1 {name}" for name in (*variants, "without trials", "without margin")]
     variants = list(dict.fromkeys(name for name in variants if name in seen))
     tuned = {cell: runs for cell, runs in cells.items() if cell[0] in CPU_SUITES}
-    apart = {cell: runs for cell, runs in cells.items() if cell[0] == "held-out"}
     texts = {"accuracy": accuracy_table(tuned, methods), "figures": figure_table(tuned, methods),
              "auto": auto_table(tuned), "ablation": ablation_table(tuned, variants),
              "unbounded": unbounded_table(tuned), "shorter": shorter_table(tuned),
@@ -420,8 +421,12 @@ def sections(lines: list[Line]) -> dict[str, str]:
     for suite in NETWORKS:
         part = {cell: runs for cell, runs in cells.items() if cell[0] == suite}
         texts |= {suite: network_table(part)} if part else {}
-    if apart:
-        texts["held-out"] = accuracy_table(apart, methods) + "\n\n" + figure_table(apart, methods)
+    for suite, more in APART.items():
+        part = {cell: runs for cell, runs in cells.items() if cell[0] == suite}
+        ran = {method for runs in part.values() for method in runs}
+        own = [m for m in (*order, *more) if m in ran]
+        if part:
+            texts[suite] = accuracy_table(part, own) + "\n\n" + figure_table(part, own)
     if any(races(*cell) for cell in cells.items()):
         texts["race"] = race_tables(cells)
     return texts

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pictures
 
 # Keras' default rates, and momentum 0.9 for SGD, which has none by default.
 OPTIMIZERS = {
@@ -222,6 +223,22 @@ def scaled(shades: np.ndarray) -> np.ndarray:
     return ((shades / 255.0 - 0.5) / 0.25).astype("float32")
 
 
+def picture_splits(_: Path | None) -> tuple[Split, Split, Split]:
+    """Crops of sixteen photographs, 64×64: 4096 train, 1024 control, 2048 test."""
+    everything = range(len(pictures.pictures()))
+    train, control, test = (Split(*pictures.crops(part, everything)) for part in pictures.EACH)
+    return train, control, test
+
+
+def few_pictures(_: Path | None) -> tuple[Split, Split, Split]:
+    """Of eight of them: 192 train, 512 control, 1024 test; of the others a network knows more."""
+    pictures.known_weights()  # before a run draws its first random number
+    others = range(pictures.KNOWN, len(pictures.pictures()))
+    train = Split(*pictures.crops("train", others, each=24))
+    control, test = (Split(*pictures.crops(part, others)) for part in ("validation", "test"))
+    return train, control, test
+
+
 def read_cifar(path: Path | None) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """CIFAR-10 from an archive with the names of the original's arrays, or by download.
 
@@ -382,6 +399,13 @@ def resnet(widths: tuple[int, ...], blocks: int) -> Callable[[tuple[int, ...]], 
     return make
 
 
+def efficient_net(shape: tuple[int, ...]) -> keras.Model:
+    """EfficientNetB0, without weights."""
+    return keras.applications.EfficientNetB0(
+        input_shape=shape, weights=None, classes=16, classifier_activation=None
+    )
+
+
 TASKS = [
     Task("digits", "cnn-bn", digits_splits, strided_net, epochs=20, batch_size=50),
     *(
@@ -407,6 +431,24 @@ TASKS = [
     # Never looked at while the controller was tuned.
     Task("held-out", "mlp", cifar_splits(10_000), multilayer_perceptron, shift=2, mirror=True),
     Task("held-out", "resnet-gn", cifar_splits(10_000, 8), residual_net, shift=1, mirror=True),
+    *(
+        Task(
+            "pictures",
+            name,
+            splits,
+            model,
+            ("adam",),
+            epochs=20,
+            batch_size=size,
+            shift=4,
+            mirror=True,
+        )
+        for name, splits, model, size in (
+            ("mobilenet", picture_splits, lambda shape: pictures.mobile_net(shape, 16), 64),
+            ("mobilenet-tuned", few_pictures, pictures.tuned_net, 16),
+            ("efficientnet", picture_splits, efficient_net, 64),
+        )
+    ),
     # 30 epochs at batch 128 are ARC's protocol (arXiv 2106.08767). The suite `cifar` is for a GPU,
     # and that in 16 bits for a processor that multiplies them.
     *(

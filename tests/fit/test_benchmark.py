@@ -110,6 +110,39 @@ def of_keras(layer):
     return kind.from_config(layer.get_config())
 
 
+@pytest.mark.slow
+def test_no_crop_of_a_picture_is_in_two_splits(monkeypatch):
+    pytest.importorskip("skimage")
+    monkeypatch.syspath_prepend(FOLDER)
+    pictures = runpy.run_path(str(FOLDER / "pictures.py"))
+    for number, picture in enumerate(pictures["pictures"]()):
+        cells = [pictures["_cells"](picture, part, number) for part in pictures["EACH"]]
+        places = [tuple(cell) for split in cells for cell in split]
+        assert min(map(len, cells)) > 1
+        assert len(set(places)) == len(places)
+        ends = np.array(places) + pictures["CELL"]
+        assert (ends <= picture.shape).all()
+    images, labels = pictures["crops"]("test", range(8, 16), 3)
+    assert images.shape == (24, 64, 64, 1)
+    assert labels.tolist() == [*range(8)] * 3
+    np.testing.assert_allclose(images.mean(axis=(1, 2)), 0.0, atol=1e-4)
+    assert images.std(axis=(1, 2)).max() < 1.001
+
+
+@pytest.mark.slow
+def test_a_network_to_be_tuned_knows_the_other_pictures(monkeypatch):
+    pytest.importorskip("skimage")
+    monkeypatch.syspath_prepend(FOLDER)
+    pictures = runpy.run_path(str(FOLDER / "pictures.py"))
+    pictures["EACH"]["train"] = 2
+    keras.utils.set_random_seed(1)
+    model = pictures["tuned_net"]((64, 64, 1))
+    known = pictures["known_weights"]()
+    same = [np.array_equal(a, b) for a, b in zip(model.get_weights(), known, strict=True)]
+    assert same == [True] * (len(known) - 2) + [False] * 2
+    assert pictures["tuned_net"].__globals__["known_weights"]() is known
+
+
 class CutOff(keras.callbacks.Callback):
     """Ends the process, in effect, in the middle of the third epoch."""
 
