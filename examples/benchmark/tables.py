@@ -31,7 +31,7 @@ LOGGED = ("cifar-small", "cnn", "adam", 0)  # the run whose decisions are shown
 # What is compiled in place of the task's optimizer, and once for all of them.
 REPLACING = ("ScheduleFreeAdamW", "ScheduleFreeAdamW, AutoLR", BEST_FREE, *PEERS)
 CPU_SUITES = ("digits", "cifar-small", "vit-small")
-# Suites that are in no figure over all, and what is shown of them beside the methods of the others.
+# Suites that are in no figure over all, and what is shown there beside the methods of the others.
 APART = {"held-out": (), "pictures": REPLACING}
 RACED = (*CPU_SUITES, "held-out")
 NETWORKS = ("cifar", "cifar-bfloat16")  # each run takes long: a row for each method and rate
