@@ -224,19 +224,19 @@ def scaled(shades: np.ndarray) -> np.ndarray:
 
 
 def picture_splits(_: Path | None) -> tuple[Split, Split, Split]:
-    """Crops of sixteen photographs, 64×64: 4096 train, 1024 control, 2048 test."""
+    """Crops of sixteen photographs, 64×64: 4096 train, 1024 validation, 2048 test."""
     everything = range(len(pictures.pictures()))
-    train, control, test = (Split(*pictures.crops(part, everything)) for part in pictures.EACH)
-    return train, control, test
+    train, validation, test = (Split(*pictures.crops(part, everything)) for part in pictures.EACH)
+    return train, validation, test
 
 
 def few_pictures(_: Path | None) -> tuple[Split, Split, Split]:
-    """Of eight of them: 192 train, 512 control, 1024 test; of the others a network knows more."""
+    """Of eight of them: 192 train, 512 validation, 1024 test; the network knows the others."""
     pictures.known_weights()  # before a run draws its first random number
     others = range(pictures.KNOWN, len(pictures.pictures()))
     train = Split(*pictures.crops("train", others, each=24))
-    control, test = (Split(*pictures.crops(part, others)) for part in ("validation", "test"))
-    return train, control, test
+    validation, test = (Split(*pictures.crops(part, others)) for part in ("validation", "test"))
+    return train, validation, test
 
 
 def read_cifar(path: Path | None) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
@@ -352,7 +352,7 @@ class Normalization(keras.layers.BatchNormalization):
 
     There Keras makes it from a dozen elementary operations, which take longer than convolutions
     do in a ResNet-20. That kernel keeps the unbiased variance, larger than Keras' by one part in
-    the places that a batch has: 8192 or more in that network.
+    the places that a batch has: thousands in a ResNet-20.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -400,10 +400,13 @@ def resnet(widths: tuple[int, ...], blocks: int) -> Callable[[tuple[int, ...]], 
 
 
 def efficient_net(shape: tuple[int, ...]) -> keras.Model:
-    """EfficientNetB0, without weights."""
-    return keras.applications.EfficientNetB0(
+    """EfficientNetB0, without weights; it divides by 255 what comes in, and crops are about 1."""
+    image = keras.Input(shape)
+    network = keras.applications.EfficientNetB0(
         input_shape=shape, weights=None, classes=16, classifier_activation=None
     )
+    network = pictures.with_short_epochs(network)
+    return keras.Model(image, network(keras.layers.Rescaling(255.0)(image)))
 
 
 TASKS = [
@@ -450,7 +453,7 @@ TASKS = [
         )
     ),
     # 30 epochs at batch 128 are ARC's protocol (arXiv 2106.08767). The suite `cifar` is for a GPU,
-    # and that in 16 bits for a processor that multiplies them.
+    # and that in 16 bits for a processor that computes in them.
     *(
         Task(
             suite,

@@ -111,8 +111,7 @@ def of_keras(layer):
 
 
 @pytest.mark.slow
-def test_no_crop_of_a_picture_is_in_two_splits(monkeypatch):
-    pytest.importorskip("skimage")
+def test_no_cell_of_a_picture_is_in_two_splits(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     pictures = runpy.run_path(str(FOLDER / "pictures.py"))
     for number, picture in enumerate(pictures["pictures"]()):
@@ -131,7 +130,6 @@ def test_no_crop_of_a_picture_is_in_two_splits(monkeypatch):
 
 @pytest.mark.slow
 def test_a_network_to_be_tuned_knows_the_other_pictures(monkeypatch):
-    pytest.importorskip("skimage")
     monkeypatch.syspath_prepend(FOLDER)
     pictures = runpy.run_path(str(FOLDER / "pictures.py"))
     pictures["EACH"]["train"] = 2
@@ -141,6 +139,42 @@ def test_a_network_to_be_tuned_knows_the_other_pictures(monkeypatch):
     same = [np.array_equal(a, b) for a, b in zip(model.get_weights(), known, strict=True)]
     assert same == [True] * (len(known) - 2) + [False] * 2
     assert pictures["tuned_net"].__globals__["known_weights"]() is known
+
+
+@pytest.mark.slow
+def test_an_efficient_net_sees_crops_at_their_own_scale(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    tasks = runpy.run_path(str(FOLDER / "tasks.py"))
+    model = tasks["efficient_net"]((64, 64, 1))
+    inner = next(x for x in model.layers if isinstance(x, keras.Model))
+    begun = keras.Model(inner.input, inner.get_layer("normalization").output)
+    noise = np.random.default_rng(0).normal(size=(4, 64, 64, 1)).astype("float32")
+    assert 0.9 < np.std(begun.predict(255.0 * noise, verbose=0)) < 1.1
+    assert model.layers[1].scale == 255.0
+
+
+def test_a_row_of_a_network_says_what_it_is_the_best_of(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    tables = runpy.run_path(str(FOLDER / "tables.py"))
+
+    def line(method, rate, seed, reached, score):
+        epochs = [{"step": 10, "val_accuracy": reached}, {"step": 20, "val_accuracy": score}]
+        key = {"suite": "cifar", "task": "resnet20", "optimizer": "adam", "made_by": "x"}
+        return {**key, "method": method, "rate": rate, "seed": seed, "epochs": epochs, "steps": 20,
+                "seconds": 4.0, "test_accuracy": score, "decisions": []}  # fmt: skip
+
+    factors = tables["ORACLE_FACTORS"]
+    lines = [line("constant", None, seed, 0.4, 0.5) for seed in (0, 1)]
+    lines += [
+        line("AutoLR", 0.01, seed, 0.5 + 0.2 * seed - 0.1, 0.45 + 0.3 * seed) for seed in (0, 1)
+    ]
+    lines += [line("CosineDecay at", rate, 0, 0.5, 0.6) for rate in (0.1, 0.2)]
+    lines += [line("decay", f, 0, 0.1, 0.5 + f / 100) for f in factors]
+    shown = tables["sections"](lines)["cifar"]
+    assert "| resnet20, adam | AutoLR | 2 | 60.00 | 0.742 | 0.50 (1 never) | – | 0.2 |" in shown
+    assert "| resnet20, adam | CosineDecay at 0.1 | 1 | 60.00 | 0.800 | 0.50 | – | 0.2 |" in shown
+    assert "| resnet20, adam | oracle | 1 | 82.00 | 0.360 |" in shown
+    assert "decay |" not in shown
 
 
 class CutOff(keras.callbacks.Callback):
