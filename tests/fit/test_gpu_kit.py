@@ -26,7 +26,9 @@ Image = pytest.importorskip("PIL.Image")
 
 @pytest.fixture(scope="module")
 def tasks():
-    return runpy.run_path(str(FOLDER / "tasks.py"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        return runpy.run_path(str(FOLDER / "tasks.py"))
 
 
 @pytest.fixture(scope="module")
