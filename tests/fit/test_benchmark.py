@@ -79,6 +79,7 @@ def test_the_suite_for_a_gpu_goes_on_in_pieces(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="elsewhere they are the same")
 def test_the_residual_nets_of_the_suites_are_the_layers_of_keras(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     tasks = runpy.run_path(str(FOLDER / "tasks.py"))
