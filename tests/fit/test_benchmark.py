@@ -59,23 +59,35 @@ def test_the_digits_suite(tmp_path):
     assert "| 33% | 1 |" in text
 
 
+def only_on(backend):
+    return pytest.mark.skipif(keras.backend.backend() != backend, reason=f"measured on {backend}")
+
+
 @pytest.mark.slow
-def test_the_suite_for_a_gpu_goes_on_in_pieces(tmp_path):
+@pytest.mark.parametrize(
+    ("suite", "network", "optimizer"),
+    [
+        ("cifar", "resnet20", "sgd"),
+        pytest.param("cifar-bfloat16", "resnet20", "adam", marks=only_on("torch")),
+        pytest.param("pictures", "mobilenet", "adam", marks=only_on("tensorflow")),
+    ],
+)
+def test_suites_of_larger_networks_go_on_in_pieces(suite, network, optimizer, tmp_path):
     lines, archive, page = tmp_path / "lines.jsonl", tmp_path / "images.npz", tmp_path / "page.md"
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (6000, 32, 32, 3), "uint8")
     labels = random.integers(0, 10, (6000, 1), "uint8")
     np.savez(archive, x_train=images, y_train=labels, x_test=images, y_test=labels)
-    arguments = ("cifar", "--data", archive, "--images", 256, "--epochs", 1, "--seeds", 0,
-                 "--tasks", "resnet20", "--optimizers", "sgd", "--out", lines,
+    arguments = (suite, "--data", archive, "--images", 256, "--epochs", 1, "--seeds", 0,
+                 "--tasks", network, "--optimizers", optimizer, "--out", lines,
                  "--methods", "constant", "CosineDecay at", "--rates", 1e-3)  # fmt: skip
     assert "1/2: the same command" in run("run.py", *arguments, "--minutes", -1)
     run("run.py", *arguments)
     written = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [line["method"] for line in written] == ["constant", "CosineDecay at"]
-    page.write_text("<!-- cifar -->\n<!-- /cifar -->\n")
+    page.write_text(f"<!-- {suite} -->\n<!-- /{suite} -->\n")
     run("tables.py", "--lines", lines, "--page", page)
-    assert "| resnet20, sgd |" in page.read_text()
+    assert f"{network}, {optimizer} |" in page.read_text()
 
 
 @pytest.mark.slow
