@@ -232,12 +232,20 @@ def network_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
                 f"{geometric([error_ratio(*pair) for pair in pairs]):.3f}",
                 to_target([steps_ratio(*pair) for pair in pairs]),
                 ", ".join(sorted(rates)) or "–",
-                f"{sum(x['seconds'] for x in lines) / sum(x['steps'] for x in lines):.3g}",
+                seconds_a_step(lines, "seconds"),
+                seconds_a_step(lines, "processor_seconds"),
             ]
         )
     head = ["network, optimizer", "method", "seeds", "test accuracy", "error ratio",
-            "steps to target", "rate held", "seconds a step"]  # fmt: skip
+            "steps to target", "rate held", "seconds a step", "of the processor"]  # fmt: skip
     return markdown(head, rows)
+
+
+def seconds_a_step(lines: Sequence[Line], clock: str) -> str:
+    """Of the whole run, over those that were timed by that clock."""
+    timed = [line for line in lines if clock in line]
+    steps = sum(line["steps"] for line in timed)
+    return f"{sum(line[clock] for line in timed) / steps:.3g}" if timed else "–"
 
 
 def to_target(ratios: Sequence[float | None]) -> str:

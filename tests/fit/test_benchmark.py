@@ -174,7 +174,8 @@ def test_a_row_of_a_network_says_what_it_is_the_best_of(monkeypatch):
         epochs = [{"step": 10, "val_accuracy": reached}, {"step": 20, "val_accuracy": score}]
         key = {"suite": "cifar", "task": "resnet20", "optimizer": "adam", "made_by": "x"}
         return {**key, "method": method, "rate": rate, "seed": seed, "epochs": epochs, "steps": 20,
-                "seconds": 4.0, "test_accuracy": score, "decisions": []}  # fmt: skip
+                "seconds": 4.0, "test_accuracy": score, "decisions": [],
+                **({} if method == "constant" else {"processor_seconds": 3.0})}  # fmt: skip
 
     factors = tables["ORACLE_FACTORS"]
     lines = [line("constant", None, seed, 0.4, 0.5) for seed in (0, 1)]
@@ -184,8 +185,10 @@ def test_a_row_of_a_network_says_what_it_is_the_best_of(monkeypatch):
     lines += [line("CosineDecay at", rate, 0, 0.5, 0.6) for rate in (0.1, 0.2)]
     lines += [line("decay", f, 0, 0.1, 0.5 + f / 100) for f in factors]
     shown = tables["sections"](lines)["cifar"]
-    assert "| resnet20, adam | AutoLR | 2 | 60.00 | 0.742 | 0.50 (1 never) | – | 0.2 |" in shown
-    assert "| resnet20, adam | CosineDecay at 0.1 | 1 | 60.00 | 0.800 | 0.50 | – | 0.2 |" in shown
+    row = "| resnet20, adam | {} | 60.00 | {} | 0.2 | 0.15 |"
+    assert row.format("AutoLR | 2", "0.742 | 0.50 (1 never) | –") in shown
+    assert row.format("CosineDecay at 0.1 | 1", "0.800 | 0.50 | –") in shown
+    assert "| resnet20, adam | constant | 2 | 50.00 | 1.000 | 1.00 | – | 0.2 | – |" in shown
     assert "| resnet20, adam | oracle | 1 | 82.00 | 0.360 |" in shown
     assert "decay |" not in shown
 
@@ -228,6 +231,7 @@ def test_a_run_that_is_cut_off_goes_on_or_begins_anew(method, lost, monkeypatch,
     told, expected = (json.loads(path.read_text()) for path in (lines, tmp_path / "whole.jsonl"))
     for line in (told, expected):
         assert line.pop("seconds") > 0.0
+        assert line.pop("processor_seconds") > 0.0
     assert told == expected
     assert not list((tmp_path / "backup").glob("*/*"))
     run["say_left"]([saving], lines)
