@@ -241,6 +241,41 @@ def network_table(cells: dict[Cell, dict[str, list[Line]]]) -> str:
     return markdown(head, rows)
 
 
+def network_marks(cells: dict[Cell, dict[str, list[Line]]]) -> str:
+    """What AutoLR was to reach on a network, a column for each optimizer; means over seeds."""
+    marks = [("test accuracy − that of the best cosine, points", "≥ -0.2"),
+             ("test accuracy − mean of the cosines, points", "> 0"), ("error ratio", "≤ 0.75"),
+             ("steps to target", "≤ 0.40"),
+             ("processor's seconds a step ÷ those of the constant rate", "≤ 1.03")]  # fmt: skip
+    groups: dict[str, list[dict[str, list[Line]]]] = defaultdict(list)
+    for (_, task, optimizer, _), runs in sorted(cells.items()):
+        if OURS in runs:
+            groups[f"{task}, {optimizer}"].append(runs)
+    columns = [reached_on_network(group) for group in groups.values()]
+    rows = [[*mark, *found] for mark, *found in zip(marks, *columns, strict=True)]
+    return markdown(["figure", "mark", *groups], rows)
+
+
+def reached_on_network(group: Sequence[dict[str, list[Line]]]) -> list[str]:
+    """What stands against these marks, in their order; the best cosine is that of validation."""
+    pairs = [(runs[OURS][0], runs["constant"][0]) for runs in group]
+    raced = [(runs[OURS][0], tried) for runs in group if (tried := runs.get("CosineDecay at"))]
+    best = [points(line, max(tried, key=lambda x: control(x)[-1])) for line, tried in raced]
+    usual = [mean([points(line, x) for x in tried]) for line, tried in raced]
+    seconds = [
+        [line["processor_seconds"] / line["steps"] for line in pair]
+        for pair in pairs
+        if all("processor_seconds" in line for line in pair)
+    ]
+    return [
+        f"{mean(best):+.2f}" if best else "–",
+        f"{mean(usual):+.2f}" if usual else "–",
+        f"{geometric([error_ratio(*pair) for pair in pairs]):.3f}",
+        to_target([steps_ratio(*pair) for pair in pairs]),
+        f"{geometric([ours / its for ours, its in seconds]):.3f}" if seconds else "–",
+    ]
+
+
 def seconds_a_step(lines: Sequence[Line], clock: str) -> str:
     """Of the whole run, over those that were timed by that clock."""
     timed = [line for line in lines if clock in line]
@@ -424,7 +459,10 @@ def sections(lines: list[Line]) -> dict[str, str]:
         texts["log"] = log_table(cells)
     for suite in NETWORKS:
         part = {cell: runs for cell, runs in cells.items() if cell[0] == suite}
-        texts |= {suite: network_table(part)} if part else {}
+        if part:
+            texts[suite] = network_table(part)
+        if any(OURS in runs for runs in part.values()):
+            texts[f"{suite}-marks"] = network_marks(part)
     for suite, more in APART.items():
         part = {cell: runs for cell, runs in cells.items() if cell[0] == suite}
         ran = {method for runs in part.values() for method in runs}

@@ -191,6 +191,11 @@ def test_a_row_of_a_network_says_what_it_is_the_best_of(monkeypatch):
     assert "| resnet20, adam | constant | 2 | 50.00 | 1.000 | 1.00 | – | 0.2 | – |" in shown
     assert "| resnet20, adam | oracle | 1 | 82.00 | 0.360 |" in shown
     assert "decay |" not in shown
+    reached = tables["sections"](lines)["cifar-marks"]
+    assert "| test accuracy − that of the best cosine, points | ≥ -0.2 | -15.00 |" in reached
+    assert "| test accuracy − mean of the cosines, points | > 0 | -15.00 |" in reached
+    assert "| error ratio | ≤ 0.75 | 0.742 |" in reached
+    assert "÷ those of the constant rate | ≤ 1.03 | – |" in reached
 
 
 class CutOff(keras.callbacks.Callback):
