@@ -148,10 +148,6 @@ METHODS = [
     Method("constant", lambda job, data, factor: []),
     Method("AutoLR", lambda job, data, factor: [adaptlr.AutoLR(monitor=job.monitor)]),
     Method(
-        "AutoLR 0.1",
-        lambda job, data, factor: [adaptlr.AutoLR(data.validation, job.monitor)],
-    ),
-    Method(
         "decay",
         lambda job, data, factor: [LinearDecay((factor or 1.0) * job.centre)],
         FACTORS,

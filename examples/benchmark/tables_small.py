@@ -159,6 +159,47 @@ def regrets(jobs: Sequence[Job], table: dict[str, dict[str, Runs]], method: str)
     ]
 
 
+def search_table(table: dict[str, dict[str, Runs]]) -> str:
+    """AutoLR against the best of seven decays job by job: what a mean over jobs does not show."""
+    rows = []
+    for half, kept_out in (("tuned on", False), ("kept out", True)):
+        jobs = [job for job in JOBS if job.kept_out is kept_out]
+        found = {job: pairs(job, table[job.name], OURS, "best decay") for job in jobs}
+        found = {job: differences for job, differences in found.items() if differences}
+        if not found:
+            continue
+        leads = [round(statistics.mean(differences), 1) for differences in found.values()]
+        behind = {j: [-x for x in found[j]] for j in found if unit(j) == "points"}
+        every = [x for differences in behind.values() for x in differences]
+        by_job = [statistics.mean(differences) for differences in behind.values()]
+        most = min(behind, key=lambda job: statistics.mean(behind[job]))
+        rest = [x for job, differences in behind.items() if job is not most for x in differences]
+        picked = [line for job in found for line in table[job.name]["best decay"].values()]
+        highest = sum(line["factor"] == max(FACTORS) for line in picked)
+        rows.append(
+            [
+                half,
+                " / ".join(str(sum(test(x) for x in leads)) for test in _SIGNS),
+                str(len(every)),
+                f"{statistics.mean(every):+.2f}",
+                f"{statistics.median(by_job):+.2f}",
+                f"{statistics.mean(rest):+.2f} ({most.name})" if rest else "–",
+                f"{highest} of {len(picked)}",
+            ]
+        )
+    head = ["jobs", "AutoLR ahead / level / behind", "runs in points", "regret: mean",
+            "median of the jobs", "without the job of the largest gain",
+            "best decay is that of the highest rate"]  # fmt: skip
+    return markdown(head, rows)
+
+
+_SIGNS: tuple[Callable[[float], bool], ...] = (
+    lambda lead: lead > 0.0,
+    lambda lead: lead == 0.0,
+    lambda lead: lead < 0.0,
+)
+
+
 def race_table(table: dict[str, dict[str, Runs]], seeds: Sequence[int] = (0, 1)) -> str:
     """Everything that needs no rate, on seeds that all have, the best last."""
     table = {
@@ -282,6 +323,7 @@ def sections(lines: Sequence[Line]) -> dict[str, str]:
     made_by = sorted({line["made_by"] for line in lines if "made_by" in line})
     return {
         **texts,
+        "small-search": search_table(table),
         "small-race": "\n\n".join(filter(None, (race_table(table), to_the_best(table)))),
         "small-jobs": job_table(table),
         "small-rates": rate_table(lines, table),

@@ -73,7 +73,12 @@ def small_jobs():
     ours = {kind: table(f"small-{kind}")[-1] for kind in ("tuned", "kept-out")}
     runs = sum(int(row[2]) for row in ours.values())
     below = sum(int(row[3].split()[0]) for row in ours.values())
+    ahead, _, behind = map(
+        sum, zip(*(map(int, row[1].split(" / ")) for row in table("small-search")), strict=True)
+    )
     return {
+        f"ends higher than `AutoLR`, on {ahead} lower",
+        f"On {behind} of the",
         f"We ran {len(jobs)} small jobs",
         f"On {sum(not row[6].startswith('-') for row in jobs)} of them",
         f"median job gains {statistics.median(gains):.1f} points",

@@ -29,6 +29,11 @@ def test_lines_and_their_tables(tmp_path):
         assert row in shown
     assert "| wine, Ftrl, 100 steps * | accuracy | 1 |" in shown
     assert "| wine, Ftrl, 100 steps | " in shown  # against constant rates
+    ended = {x["factor"]: x["validation"] for x in lines[1:] if x["method"] == "decay"}
+    highest = ended[max(ended)] == min(ended.values())
+    (row,) = (x for x in shown.splitlines() if x.startswith("| kept out |"))
+    assert row.endswith(f"| – | {int(highest)} of 1 |")
+    assert sum(map(int, row.split(" | ")[1].split(" / "))) == 1
 
 
 @pytest.mark.slow
