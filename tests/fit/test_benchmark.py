@@ -160,7 +160,8 @@ def test_an_efficient_net_sees_crops_at_their_own_scale(monkeypatch):
     tasks = runpy.run_path(str(FOLDER / "tasks.py"))
     model = tasks["efficient_net"]((64, 64, 1))
     inner = next(x for x in model.layers if isinstance(x, keras.Model))
-    begun = keras.Model(inner.input, inner.get_layer("normalization").output)
+    scaled = next(x for x in inner.layers if isinstance(x, keras.layers.Normalization))
+    begun = keras.Model(inner.input, scaled.output)
     noise = np.random.default_rng(0).normal(size=(4, 64, 64, 1)).astype("float32")
     assert 0.9 < np.std(begun.predict(255.0 * noise, verbose=0)) < 1.1
     assert model.layers[1].scale == 255.0
