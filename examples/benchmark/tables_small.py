@@ -166,10 +166,10 @@ def search_table(table: dict[str, dict[str, Runs]]) -> str:
         jobs = [job for job in JOBS if job.kept_out is kept_out]
         found = {job: pairs(job, table[job.name], OURS, "best decay") for job in jobs}
         found = {job: differences for job, differences in found.items() if differences}
-        if not found:
-            continue
         leads = [round(statistics.mean(differences), 1) for differences in found.values()]
         behind = {j: [-x for x in found[j]] for j in found if unit(j) == "points"}
+        if not behind:
+            continue
         every = [x for differences in behind.values() for x in differences]
         by_job = [statistics.mean(differences) for differences in behind.values()]
         most = min(behind, key=lambda job: statistics.mean(behind[job]))
@@ -179,7 +179,7 @@ def search_table(table: dict[str, dict[str, Runs]]) -> str:
         rows.append(
             [
                 half,
-                " / ".join(str(sum(test(x) for x in leads)) for test in _SIGNS),
+                f"{sum(x > 0 for x in leads)} / {leads.count(0)} / {sum(x < 0 for x in leads)}",
                 str(len(every)),
                 f"{statistics.mean(every):+.2f}",
                 f"{statistics.median(by_job):+.2f}",
@@ -191,13 +191,6 @@ def search_table(table: dict[str, dict[str, Runs]]) -> str:
             "median of the jobs", "without the job of the largest gain",
             "best decay is that of the highest rate"]  # fmt: skip
     return markdown(head, rows)
-
-
-_SIGNS: tuple[Callable[[float], bool], ...] = (
-    lambda lead: lead > 0.0,
-    lambda lead: lead == 0.0,
-    lambda lead: lead < 0.0,
-)
 
 
 def race_table(table: dict[str, dict[str, Runs]], seeds: Sequence[int] = (0, 1)) -> str:

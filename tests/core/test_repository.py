@@ -102,6 +102,12 @@ def test_longer_runs_on_the_first_page_are_those_of_the_benchmark():
     peers = [float(row[9]) for row in table("small-race") if row[0] in PEERS]
     assert f"Of six methods that choose their own rate, the best ends {min(peers):.1f}" in shown
     assert len(peers) == 6
+    (free,) = (row[9] for row in table("small-race") if row[0].endswith("best of seven"))
+    assert f"rates of `ScheduleFreeAdamW` ends {-float(free):.1f} points higher" in shown
+    cosine = -float(table("cifar-bfloat16-marks")[0][2])
+    assert f"best of three cosine decays ends {cosine:.1f} points higher" in shown
+    (regret,) = (row[4] for row in table("pictures") if row[0] == "AutoLR")
+    assert f"ended {float(regret.split(' / ')[1]):.1f} points below the best decay" in shown
     undone = [float(row[5].rstrip(" %")) for row in table("auto")]
     assert f"{max(undone):g} % at most in runs of 400 steps" in shown
 

@@ -98,7 +98,11 @@ def test_the_residual_nets_of_the_suites_are_the_layers_of_keras(monkeypatch):
     (task,) = (x for x in tasks["TASKS"] if (x.suite, x.name) == ("cifar", "resnet20"))
     random = np.random.default_rng(0)
     x, y = random.normal(0.0, 1.0, (64, 16, 16, 3)), random.integers(0, 10, 64)
-    own = task.model(x.shape[1:])
+    keras.config.set_dtype_policy("float64")  # so that rounding is no matter
+    try:
+        own = task.model(x.shape[1:])
+    finally:
+        keras.config.set_dtype_policy("float32")
     plain = keras.models.clone_model(own, clone_function=of_keras)
     results = []
     for model in (own, plain):
@@ -111,9 +115,9 @@ def test_the_residual_nets_of_the_suites_are_the_layers_of_keras(monkeypatch):
     (mine, my_weights, my_logits), (its, its_weights, its_logits) = results
     np.testing.assert_allclose(mine, its, rtol=1e-4)
     for weights in zip(my_weights, its_weights, strict=True):
-        np.testing.assert_allclose(*weights, rtol=1e-3, atol=5e-4)
+        np.testing.assert_allclose(*weights, rtol=1e-4, atol=1e-5)
     # PyTorch's running variance is larger by 1 in 1024 places, the fewest that a layer here has.
-    np.testing.assert_allclose(my_logits, its_logits, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(my_logits, its_logits, rtol=2e-3, atol=2e-3)
 
 
 def of_keras(layer):
