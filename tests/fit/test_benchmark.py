@@ -17,6 +17,10 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "benchmark"
 pytest.importorskip("sklearn")
 pytest.importorskip("rich")
+needs_schedule_free = pytest.mark.skipif(
+    not hasattr(keras.optimizers, "ScheduleFreeAdamW"),
+    reason="this release of Keras lacks an optimizer of the small jobs",
+)
 
 
 def run(script, *arguments):
@@ -171,6 +175,7 @@ def test_an_efficient_net_sees_crops_at_their_own_scale(monkeypatch):
     assert model.layers[1].scale == 255.0
 
 
+@needs_schedule_free
 def test_a_row_of_a_network_says_what_it_is_the_best_of(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     tables = runpy.run_path(str(FOLDER / "tables.py"))

@@ -57,11 +57,13 @@ class Feedback:
       already: those of before the rise come back, at the rate over the square of `factor`.
     * *Hold*: the rate is held on trial. When `patience` epochs (and `patience_share` of the run)
       have brought nothing, it is divided by `cut`, `cuts` times at most, and then cooled down. At
-      the shares `look_at` of the run one more search looks up.
-    * *Cool*: linear to zero over the last `cool_share` of a known horizon, or of the steps so far
-      once lower rates do not help either. Linear decay to zero is the strongest simple shape
-      (arXiv 2502.15938), and a short cool-down after a constant rate reaches what a full decay
-      does (arXiv 2405.18392). Then the training stops.
+      the shares `look_at` of the run one more search looks up. If the last one finds that the held
+      rate gains less than `late_gain` of what segments have gained on average, and a higher one no
+      more, it is held no longer.
+    * *Cool*: linear to zero over what is left after the last look, or over the last `cool_share`
+      of a known horizon, or of the steps so far once lower rates do not help either. Linear decay
+      to zero is the strongest simple shape (arXiv 2502.15938), and a short cool-down after a
+      constant rate reaches what a full decay does (arXiv 2405.18392). Then the training stops.
 
     Losses are those of the *averaged* weights on validation data, whose noise is small enough that
     ten steps can tell two rates apart; where nothing can be measured between epoch ends, the
@@ -91,6 +93,8 @@ class Feedback:
             more than four times its noise, in [0, 1).
         clear_move: Share by which it has moved whatever its noise, in [0, 1).
         look_at: Shares of a known horizon at which to look up, ascending.
+        late_gain: Share of the mean gain per segment so far that the held rate must still bring in
+            the last of these looks, in [0, 1).
         cut: What a plateau divides the rate by, > 1.
         cuts: How often, ≥ 0; a rise of the loss in the search lowers the rate as often.
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
@@ -134,6 +138,7 @@ class Feedback:
     least_move: BelowOne = 0.015
     clear_move: BelowOne = 0.05
     look_at: tuple[float, ...] = (0.25, 0.45)
+    late_gain: BelowOne = 0.2
     cut: AboveOne = 3.0
     cuts: NonNegativeInt = 2
     cool_share: Fraction = 0.25

@@ -18,6 +18,7 @@ class Hold:
 
     rate: float
     since: int  # step
+    start: float = 0.0  # the first loss, if one was ever seen
     looks: int = 0  # searches after the first
     wasted: int = 0  # steps that they have undone
     cuts: int = 0
@@ -29,7 +30,7 @@ class Hold:
         last = limits.last_step
         if last is not None and last - step <= turn.settings.cool_share * limits.total(step):
             reason = f"the last {last - step} steps of the run have begun"
-            return self._cool(turn, last - step, reason)
+            return cool(turn, self.rate, last - step, reason)
         if turn.state.progress.wait >= self._patience(turn):
             return self._stalled(turn)
         return turn.state, Decision(self.rate)
@@ -55,15 +56,7 @@ class Hold:
         if limits.epoch_steps:  # whole epochs, so that the last weights are measured
             steps = -(-steps // limits.epoch_steps) * limits.epoch_steps
         steps = steps if limits.last_step is None else min(steps, limits.last_step - step)
-        return self._cool(turn, steps, f"{reason}, at lower rates neither")
-
-    def _cool(self, turn: Turn, steps: int, reason: str) -> Reply:
-        if steps <= 0:  # nothing is left
-            return turn.state, Decision(self.rate)
-        step = turn.seen.step
-        phase = Cool(self.rate, step, step + steps, scale=self.rate)
-        reason += f": linear decay to zero over {steps} steps"
-        return turn.go(phase, Decision(self.rate, "cool", reason, phase.next_step(step)))
+        return cool(turn, self.rate, steps, f"{reason}, at lower rates neither")
 
     def look_is_due(self, turn: Turn) -> bool:
         """Whether the rate was held for so long that a higher one may have become better."""
@@ -105,3 +98,13 @@ class Cool:
     def next_step(self, step: int) -> int:
         """Step of the next change: fifty make the line."""
         return step + max(1, (self.end - self.begin) // 50)
+
+
+def cool(turn: Turn, rate: float, steps: int, reason: str) -> Reply:
+    """Begins the cool-down, unless no step is left for it."""
+    if steps <= 0:
+        return turn.state, Decision(rate)
+    step = turn.seen.step
+    phase = Cool(rate, step, step + steps, scale=rate)
+    reason += f": linear decay to zero over {steps} steps"
+    return turn.go(phase, Decision(rate, "cool", reason, phase.next_step(step)))

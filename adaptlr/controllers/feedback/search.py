@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from adaptlr.controllers.base import Decision, Effect, RateIs
-from adaptlr.controllers.feedback.hold import Hold
+from adaptlr.controllers.feedback.hold import Hold, cool
 from adaptlr.controllers.feedback.progress import Gauge, Turn
 from adaptlr.monitor import finite, spread
 
@@ -201,6 +201,9 @@ class Back(Rival):
         if its > max(self._required(turn, gain), self._chance(turn.settings)):
             known = replace(known, taken=True)
             return _raise(turn, self.higher, rival, known, found, "take back")
+        if self._slow(turn, gain):
+            found += f", less than {turn.settings.late_gain:.0%} of the mean per segment so far"
+            return cool(turn, self.rate, (turn.limits.last_step or 0) - turn.seen.step, found)
         if gain > 0.0:
             return _hold(turn, self.rate, known, "keep", found)
         if known.looks and its > 0.0:
@@ -215,6 +218,15 @@ class Back(Rival):
         phase = Lower(rate, _gauge(turn), known, self.rate, other, self.mark)
         reason = f"{found}; neither is lower, so that {rate:.3g} is tried from there"
         return phase.begun(turn, "lower", reason, "restore")
+
+    def _slow(self, turn: Turn, gain: float) -> bool:
+        """Whether after the last look so little is left to gain that holding on is a waste."""
+        known, settings, limits = self.known, turn.settings, turn.limits
+        if known.looks < len(settings.look_at) or limits.last_step is None:
+            return False
+        steps, before = turn.limits.segment, self.gauge.begin - limits.first_step
+        mean = (known.start - self.mark) * steps / max(1, before)
+        return finite(mean) and gain < settings.late_gain * mean
 
     def _required(self, turn: Turn, gain: float) -> float:
         """What the raise must have gained: the more, the further it is from what is customary.
@@ -252,7 +264,7 @@ class Lower(Rival):
 def look_up(turn: Turn, hold: Hold) -> Reply:
     """Begins another search from a rate that is held."""
     step, limits = turn.seen.step, turn.limits
-    known = Known(0.0, moved=True, wasted=hold.wasted, looks=hold.looks + 1)
+    known = Known(hold.start, moved=True, wasted=hold.wasted, looks=hold.looks + 1)
     # What can be measured is measured at once, a training loss over a segment.
     steps = 1 if limits.measurable else limits.segment
     phase = Look(hold.rate, Gauge(step, step + steps, step), known)
@@ -309,7 +321,7 @@ def _raise(
 
 def _hold(turn: Turn, rate: float, known: Known, rule: str, found: str, *effects: Effect) -> Reply:
     """Ends the search."""
-    phase = Hold(rate, since=turn.seen.step, looks=known.looks, wasted=known.wasted)
+    phase = Hold(rate, turn.seen.step, known.start, known.looks, known.wasted)
     decision = Decision(rate, rule, f"{found}: {rate:.3g} is held")
     # Epochs that ended in trials say nothing of the rate that is held now.
     return turn.go(phase, decision, *effects, progress=replace(turn.state.progress, wait=0))
