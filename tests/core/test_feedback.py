@@ -321,13 +321,66 @@ def test_the_warm_up_is_a_straight_line():
 
 
 def test_cooling_is_a_straight_line_to_zero_over_the_last_quarter():
-    _, trace = drive(Feedback(), a_run(), Model(0.01))
+    _, trace = drive(Feedback(late_gain=0.0), a_run(), Model(0.01))
     begin, rate = next((s, d.scale) for s, d in trace if d.rule == "cool")
     assert 740 <= begin <= 760
     for step, decision in trace:
         assert (decision.rate_is == "passing") == (step < 20 or step >= begin)
         if begin < step < 1000:
             assert decision.scale == pytest.approx(rate * (1000 - step) / (1000 - begin))
+
+
+@dataclass(frozen=True)
+class Steady(Model):
+    """The last step gains as much as the first."""
+
+    @property
+    def loss(self):
+        return self.start - 0.002 * self.progress
+
+
+@pytest.mark.parametrize("measurable", [True, False])
+def test_where_little_is_left_to_gain_the_cool_down_begins_after_the_last_look(measurable):
+    run = a_run(measurable=measurable)
+    _, trace = drive(Feedback(), run, Model(0.01))
+    begin, cool = next((s, d) for s, d in trace if d.rule == "cool")
+    assert [d.rule for s, d in trace if 450 <= s < begin and d.rule != "hold"] == ["raise", "back"]
+    assert begin <= 550
+    assert "less than 20% of the mean per segment so far" in cool.reason
+    assert f"linear decay to zero over {1000 - begin} steps" in cool.reason
+    assert trace[-1][1].rule == "stop"
+    _, trace = drive(Feedback(), run, Steady(0.002))
+    begin, cool = next((s, d) for s, d in trace if d.rule == "cool")
+    assert begin >= 740
+    assert "mean per segment" not in cool.reason
+
+
+def test_a_higher_rate_that_pays_is_taken_however_little_is_left_to_gain():
+    """The rate that was held has stopped to gain anything; twice as much gains again."""
+
+    @dataclass(frozen=True)
+    class Stuck(Model):
+        trained: int = 0
+
+        def train(self, steps, rate):
+            helps = self.trained < 300 or rate > 5 * CUSTOM
+            progress = self.progress + steps * helps
+            return replace(self, trained=self.trained + steps, progress=progress)
+
+    _, trace = drive(Feedback(usual=2.0), a_run(), Stuck(0.01))
+    rule = next(d.rule for s, d in trace if s >= 490 and d.rule not in ("hold", "raise", "back"))
+    assert rule != "cool", [(s, d.rule, d.scale, d.reason) for s, d in trace if d.rule != "hold"]
+
+
+def test_without_a_known_horizon_no_look_is_the_last():
+    run = replace(a_run(), epochs=None)
+    _, trace = drive(Feedback(), run, Model(0.01), longest=4000)
+    said = [(step, d.rule) for step, d in trace if d.rule != "hold"]
+    compared = [pair for pair in itertools.pairwise(said) if pair[0][1] == "back"]
+    assert len(compared) >= 3
+    for (begin, _), (end, rule) in compared:
+        assert end - begin <= 110
+        assert rule in ("keep", "lower")
 
 
 def test_trials_do_not_replace_what_they_may_go_back_to():
