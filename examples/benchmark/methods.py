@@ -265,7 +265,7 @@ METHODS = [
     Method("without comparing", without(usual=1e6), (1e-2,), if_named=True),
     Method(
         "without cool-down",
-        without(cool_share=1e-9, patience=10**6),
+        without(cool_share=1e-9, patience=10**6, look_at=(0.25, 0.45, 1.0)),  # no look is the last
         (1e-2,),
         if_named=True,
     ),

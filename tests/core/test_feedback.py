@@ -355,6 +355,21 @@ def test_where_little_is_left_to_gain_the_cool_down_begins_after_the_last_look(m
     assert "mean per segment" not in cool.reason
 
 
+@pytest.mark.parametrize("measurable", [True, False])
+def test_a_loss_that_has_hardly_moved_says_nothing_of_what_is_left_to_gain(measurable):
+    """It may leave its start at half of the run, as a plain network on SGD does."""
+
+    @dataclass(frozen=True)
+    class Late(Model):
+        @property
+        def loss(self):
+            return self.start - 0.02 * math.log1p(self.progress)
+
+    _, trace = drive(Feedback(), a_run(measurable=measurable), Late(8 * CUSTOM))
+    assert "back" in [d.rule for s, d in trace if s > 450]
+    assert next(s for s, d in trace if d.rule == "cool") >= 740
+
+
 def test_a_higher_rate_that_pays_is_taken_however_little_is_left_to_gain():
     """The rate that was held has stopped to gain anything; twice as much gains again."""
 

@@ -59,7 +59,7 @@ class Feedback:
       have brought nothing, it is divided by `cut`, `cuts` times at most, and then cooled down. At
       the shares `look_at` of the run one more search looks up. If the last one finds that the held
       rate gains less than `late_gain` of what segments have gained on average, and a higher one no
-      more, it is held no longer.
+      more, it is held no longer, unless the loss has not clearly moved (`clear_move`).
     * *Cool*: linear to zero over what is left after the last look, or over the last `cool_share`
       of a known horizon, or of the steps so far once lower rates do not help either. Linear decay
       to zero is the strongest simple shape (arXiv 2502.15938), and a short cool-down after a

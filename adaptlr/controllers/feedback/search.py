@@ -224,7 +224,9 @@ class Back(Rival):
         known, settings, limits = self.known, turn.settings, turn.limits
         if known.looks < len(settings.look_at) or limits.last_step is None:
             return False
-        steps, before = turn.limits.segment, self.gauge.begin - limits.first_step
+        if self._hardly_moved(settings):  # what there is to gain is still to come
+            return False
+        steps, before = limits.segment, self.gauge.begin - limits.first_step
         mean = (known.start - self.mark) * steps / max(1, before)
         return finite(mean) and gain < settings.late_gain * mean
 
@@ -242,9 +244,14 @@ class Back(Rival):
 
     def _chance(self, settings: Feedback) -> float:
         """A gain that may be chance as long as the loss has hardly moved."""
-        known = self.known
-        hardly = abs(known.start - self.mark) < settings.clear_move * abs(known.start)
-        return 0.5 * settings.clear_move * abs(known.start) if hardly and not known.looks else 0.0
+        if self.known.looks or not self._hardly_moved(settings):
+            return 0.0
+        return 0.5 * settings.clear_move * abs(self.known.start)
+
+    def _hardly_moved(self, settings: Feedback) -> bool:
+        """Whether the loss is still close to where it began."""
+        start = self.known.start
+        return abs(start - self.mark) < settings.clear_move * abs(start)
 
 
 @dataclass(frozen=True)
