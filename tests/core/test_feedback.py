@@ -363,7 +363,7 @@ def test_a_loss_that_has_hardly_moved_says_nothing_of_what_is_left_to_gain(measu
     class Late(Model):
         @property
         def loss(self):
-            return self.start - 0.012 * math.log1p(10.0 * self.progress)
+            return self.start - 0.008 * math.log1p(100.0 * self.progress)
 
     _, trace = drive(Feedback(), a_run(measurable=measurable), Late(8 * CUSTOM))
     assert "back" in [d.rule for s, d in trace if s > 450]
