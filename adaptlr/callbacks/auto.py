@@ -21,11 +21,12 @@ class AutoLR(LearningRateCallback):
     Whatever rate the optimizer was compiled with, it begins with what the class of optimizer is
     usually trained with, and raises the rate as long as that is better from the same weights;
     raises that are not are undone. The rate is held while the *averaged* weights improve. A
-    plateau cuts it to a third. The last quarter of the epochs, or a plateau that lower rates do
-    not end, cools it to zero. NaN, Inf and explosions go back to the last good weights and a
-    third of the rate. During `fit` the validation metrics are those of the averaged weights, and
-    afterwards the model holds the best of them; or those that it had before, if none are better
-    and the validation data are small enough to be measured first (see `docs/autolr.md`).
+    plateau cuts it to a third. The last quarter of the epochs cools it to zero, or the last
+    half if little is left to gain there, or a plateau that lower rates do not end. NaN, Inf
+    and explosions go back to the last good weights and a third of the rate. During `fit` the
+    validation metrics are those of the averaged weights, and afterwards the model holds the
+    best of them; or those that it had before, if none are better and the validation data are
+    small enough to be measured first (see `docs/autolr.md`).
 
     Args:
         validation_data: Data to measure in the middle of epochs, and after epochs that `fit` does
