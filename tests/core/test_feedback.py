@@ -238,6 +238,56 @@ def test_a_plateau_cuts_twice_and_then_ends():
     assert trace[-1][0] < 4000
 
 
+@dataclass(frozen=True)
+class Spoilt(Model):
+    """From some step on it gets worse by as much with each, whatever the rate."""
+
+    trained: int = 0
+    worse: float = 0.001
+
+    def train(self, steps, rate):
+        return replace(self, trained=self.trained + steps)
+
+    @property
+    def loss(self):
+        good = min(self.trained, 1400)
+        return self.start - 0.001 * good + self.worse * (self.trained - good)
+
+
+def a_plateau(worse):
+    """What follows in a run of 40 epochs, whose loss gets worse after 35 % of it."""
+    controller = Feedback(look_at=(), search_share=0.0)
+    _, trace = drive(controller, a_run(4000, 40), Spoilt(0.01, worse=worse))
+    return [(step, d) for step, d in trace if d.rule in ("cut", "cool")]
+
+
+def test_a_plateau_goes_back_where_the_weights_have_been_spoilt():
+    (step, cut), *_ = a_plateau(0.001)
+    assert step == 1700
+    assert cut.rule == "cut"
+    assert "restore" in cut.effects
+    assert "and is worse by much: back to the last snapshot: a lower" in cut.reason
+
+
+def test_a_plateau_goes_on_where_they_are_as_good_as_before():
+    decisions = a_plateau(0.0)
+    assert [d.rule for _, d in decisions] == ["cut", "cut", "cool"]
+    assert all("restore" not in d.effects and "back to" not in d.reason for _, d in decisions)
+
+
+def test_a_plateau_goes_back_before_it_cools_and_only_where_it_can():
+    trained = replace(Feedback().init(a_run()).progress, first=2.0, counted=1.0, wait=9)
+    for value in (1.3, 1.2, 1.0, 1.4):
+        trained = replace(trained, monitor=Monitor().update(trained.monitor, value)[0])
+    state = replace(Feedback().init(a_run()), progress=trained)
+    for restorable in (True, False):
+        seen = Observation(400, 4, restorable=restorable)
+        _, decision = Hold(0.1, 0, cuts=2).update(Turn(Feedback(), state, seen))
+        assert decision.rule == "cool"
+        assert ("restore" in decision.effects) == restorable
+        assert ("back to" in decision.reason) == restorable
+
+
 @pytest.mark.parametrize("epochs", [10, 50])
 def test_a_plateau_of_short_epochs_takes_more_of_them(epochs):
     state = Feedback().init(a_run(1000, epochs))

@@ -7,7 +7,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from models import blobs, classifier, collected_warnings
+from models import blobs, classifier, collected_warnings, one_weight
 
 import adaptlr
 from adaptlr.bridge.variables import normalised
@@ -423,6 +423,34 @@ def test_nan_goes_back_and_cuts():
     assert diverged[0].learning_rate == pytest.approx(before.learning_rate / 3)
     assert history["val_accuracy"][-1] > 0.9
     assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_a_plateau_of_weights_that_got_worse_goes_back_to_the_best_ones():
+    """The training loss falls for ever, the validation loss is lowest where the weight is -1."""
+
+    class Begins(keras.callbacks.Callback):
+        """The weight that each epoch begins with, un-averaged."""
+
+        def on_train_begin(self, logs=None):
+            self.weights = []
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.weights.append(self.model.get_weights()[0].item())
+
+    def loss(y, p):
+        return keras.ops.mean(keras.ops.where(y > 0.0, (p + 1.0) ** 2, p), axis=-1)
+
+    model, ones = one_weight(), np.ones((20, 1), "float32")
+    model.compile(keras.optimizers.SGD(0.01), loss)
+    callback, begins = adaptlr.AutoLR(), Begins()
+    data = {"x": ones, "y": 0.0 * ones, "batch_size": 1, "validation_data": (ones, ones)}
+    history = model.fit(**data, epochs=40, verbose=0, callbacks=[callback, begins]).history
+    cut = next(r for r in callback.decisions if r.rule == "cut")
+    best = int(np.argmin(history["val_loss"][: cut.epoch]))
+    good = begins.weights[best + 1]
+    assert abs(begins.weights[cut.epoch] + 1.0) > 2.0 * abs(good + 1.0)
+    assert "back to the last snapshot" in cut.reason
+    assert begins.weights[cut.epoch + 1] == pytest.approx(good, abs=1e-6)
 
 
 def test_the_search_is_logged_with_its_reasons():

@@ -56,10 +56,11 @@ class Feedback:
       `wait_share` of the run. Where the loss has risen by `least_move`, the weights were good
       already: those of before the rise come back, at the rate over the square of `factor`.
     * *Hold*: the rate is held on trial. When `patience` epochs (and `patience_share` of the run)
-      have brought nothing, it is divided by `cut`, `cuts` times at most, and then cooled down. At
-      the shares `look_at` of the run one more search looks up. If the last one finds that the held
-      rate gains less than `late_gain` of what segments have gained on average, and a higher one no
-      more, it is held no longer, unless the loss has not clearly moved (`clear_move`).
+      have brought nothing, it is divided by `cut`, `cuts` times at most, and then cooled down,
+      from the last snapshot if the metric is worse than its best by `worse` times its noise. At the
+      shares `look_at` of the run one more search looks up. If the last one finds that the held rate
+      gains less than `late_gain` of what segments have gained on average, and a higher one no more,
+      it is held no longer, unless the loss has not clearly moved (`clear_move`).
     * *Cool*: linear to zero over what is left after the last look, or over the last `cool_share`
       of a known horizon, or of the steps so far once lower rates do not help either. Linear decay
       to zero is the strongest simple shape (arXiv 2502.15938), and a short cool-down after a
@@ -97,6 +98,8 @@ class Feedback:
             the last of these looks, in [0, 1).
         cut: What a plateau divides the rate by, > 1.
         cuts: How often, ≥ 0; a rise of the loss in the search lowers the rate as often.
+        worse: Standard deviations of the metric's noise by which a plateau must have made it worse
+            for the weights to go back, ≥ 0.
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
         least_gain: Improvements smaller than this share of all progress since the first value do
             not count as one, in [0, 1): a loss that falls towards zero by ever smaller steps ends.
@@ -141,6 +144,7 @@ class Feedback:
     late_gain: BelowOne = 0.2
     cut: AboveOne = 3.0
     cuts: NonNegativeInt = 2
+    worse: NonNegativeFloat = 2.0
     cool_share: Fraction = 0.25
     least_gain: BelowOne = 0.01
     patience: PositiveInt = 3

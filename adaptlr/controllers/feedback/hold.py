@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from adaptlr.controllers.base import Decision
+from adaptlr.controllers.base import Decision, Effect
 from adaptlr.controllers.feedback.progress import Turn
 
 if TYPE_CHECKING:
@@ -46,17 +46,22 @@ class Hold:
     def _stalled(self, turn: Turn) -> Reply:
         settings, limits, progress = turn.settings, turn.limits, turn.state.progress
         reason = progress.stalled(settings.monitor.name, settings.least_gain)
+        # Weights that a rate has spoilt are no good to go on from at a lower one.
+        back: tuple[Effect, ...] = ()
+        if turn.seen.restorable and progress.worse(settings.worse):
+            reason += ", and is worse by much: back to the last snapshot"
+            back = ("restore",)
         if self.cuts < settings.cuts:
             rate = self.rate / settings.cut
             decision = Decision(rate, "cut", f"{reason}: a lower {rate:.3g} is held")
             phase = replace(self, rate=rate, cuts=self.cuts + 1)
-            return turn.go(phase, decision, progress=replace(progress, wait=0))
+            return turn.go(phase, decision, *back, progress=replace(progress, wait=0))
         step = turn.seen.step
         steps = max(1, int(settings.cool_share * (step - limits.first_step)))
         if limits.epoch_steps:  # whole epochs, so that the last weights are measured
             steps = -(-steps // limits.epoch_steps) * limits.epoch_steps
         steps = steps if limits.last_step is None else min(steps, limits.last_step - step)
-        return cool(turn, self.rate, steps, f"{reason}, at lower rates neither")
+        return cool(turn, self.rate, steps, f"{reason}, at lower rates neither", *back)
 
     def look_is_due(self, turn: Turn) -> bool:
         """Whether the rate was held for so long that a higher one may have become better."""
@@ -100,11 +105,11 @@ class Cool:
         return step + max(1, (self.end - self.begin) // 50)
 
 
-def cool(turn: Turn, rate: float, steps: int, reason: str) -> Reply:
+def cool(turn: Turn, rate: float, steps: int, reason: str, *effects: Effect) -> Reply:
     """Begins the cool-down, unless no step is left for it."""
     if steps <= 0:
         return turn.state, Decision(rate)
     step = turn.seen.step
     phase = Cool(rate, step, step + steps, scale=rate)
     reason += f": linear decay to zero over {steps} steps"
-    return turn.go(phase, Decision(rate, "cool", reason, phase.next_step(step)))
+    return turn.go(phase, Decision(rate, "cool", reason, phase.next_step(step)), *effects)

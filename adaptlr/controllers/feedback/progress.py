@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from adaptlr.controllers.base import Answer, Decision, Effect, Observation
-from adaptlr.monitor import Monitor, MonitorState, finite
+from adaptlr.monitor import Monitor, MonitorState, finite, noise
 
 if TYPE_CHECKING:
     from adaptlr.controllers.feedback.controller import Feedback, FeedbackState
@@ -163,6 +163,13 @@ class Progress:
         if kept is None or kept == best:
             return f"; best {name} {best:.6g}"
         return f"; best {name} {best:.6g}, later weights with {kept:.6g} are as good and are left"
+
+    def worse(self, noises: float) -> bool:
+        """Whether the last value is so many standard deviations of noise worse than the best."""
+        seen = self.training if self.monitor.best is None else self.monitor
+        if seen.record is None or seen.value is None:
+            return False
+        return abs(seen.value - seen.record) > noises * noise(seen)
 
     def stalled(self, name: str, least_gain: float) -> str:
         """Says what has not improved, and for how long."""
