@@ -57,10 +57,10 @@ class Feedback:
       already: those of before the rise come back, at the rate over the square of `factor`.
     * *Hold*: the rate is held on trial. When `patience` epochs (and `patience_share` of the run)
       have brought nothing, it is divided by `cut`, `cuts` times at most, and then cooled down,
-      from the last snapshot if the metric is worse than its best by `worse` times its noise. At the
-      shares `look_at` of the run one more search looks up. If the last one finds that the held rate
-      gains less than `late_gain` of what segments have gained on average, and a higher one no more,
-      it is held no longer, unless the loss has not clearly moved (`clear_move`).
+      from the last snapshot if the metric is worse than its best by `worse` times its noise. At
+      the shares `look_at` of the run one more search looks up. If the last one finds that the held
+      rate gains less than `late_gain` of what segments have gained on average, and a higher one no
+      more, it is held no longer, unless the loss has not clearly moved (`clear_move`).
     * *Cool*: linear to zero over what is left after the last look, or over the last `cool_share`
       of a known horizon, or of the steps so far once lower rates do not help either. Linear decay
       to zero is the strongest simple shape (arXiv 2502.15938), and a short cool-down after a
