@@ -17,11 +17,11 @@ from adaptlr.bridge.fit import batch_size_of, validated_epochs, validation_of
 from adaptlr.loop.plan import Plan
 from adaptlr.monitor import Direction, Monitor, MonitorState, direction_by_name
 
-# A look between epoch ends takes at least so many samples, and one in a hundred of those that are
-# trained: some fifteen looks, each at a third of what training on as many samples costs.
-_LEAST, _SHARE, _LONG = 512, 100, 10_000
-# All are measured before the first step, if they are no more than one in twenty.
-_UNTRAINED = 20
+# A look between epoch ends takes one in a hundred of the samples that are trained, and at least so
+# many: some fifteen looks, each at a third of what training on as many samples costs.
+_LEAST, _SHARE, _LONG = 128, 100, 10_000
+# All are measured before the first step, if they are no more than one in twenty, or so few.
+_UNTRAINED, _FEW = 20, 512
 
 
 class Sensors:
@@ -119,7 +119,7 @@ class Sensors:
         That is told by the loss, on the data of the epochs: an accuracy may be high by a guess.
         """
         samples = size(self._data)
-        if samples is None or samples > max(_LEAST, self._trained // _UNTRAINED):
+        if samples is None or samples > max(_FEW, self._trained // _UNTRAINED):
             return {}
         elsewhere = not self._of_fit and validated_epochs(self._model) is not None
         if elsewhere or self._monitor is None or self._monitor.name != "val_loss":

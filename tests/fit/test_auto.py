@@ -299,7 +299,7 @@ def test_a_look_takes_a_sample_that_the_size_of_validation_batches_does_not_chan
     model.fit(x, y, epochs=8, validation_data=held_out, callbacks=[callback], verbose=0, **sizes)
     between = [count for count in model.looks if count < 5000]
     assert between
-    assert set(between) == {512}
+    assert set(between) == {128}
 
 
 def test_a_look_takes_a_sample_of_what_pandas_holds():
