@@ -17,6 +17,7 @@ from adaptlr.controllers import Decision, Observation, Run
 from adaptlr.loop.clock import Clock, ClockState
 from adaptlr.loop.effects import Effects
 from adaptlr.loop.lacking import warn_of_rule, warn_of_what_is_lacking
+from adaptlr.loop.left import Left, LeftState
 from adaptlr.loop.log import Log
 from adaptlr.loop.plan import Fit, Plan
 from adaptlr.loop.rates import Rates, RatesState
@@ -40,6 +41,7 @@ class LoopState:
     optimizer: RateState
     rates: RatesState
     loss: Sums
+    left: LeftState
 
 
 class Loop:
@@ -82,6 +84,8 @@ class Loop:
             fit.model, fit.rate, plan.averaging, step=self.step, epoch_steps=steps
         )
         self._require_own_average()
+        monitor = plan.controller.monitor
+        self._left = Left(fit, "" if monitor is None else monitor.name)
         self._direction = fit.direction
         self._run = self._known_run() if saved is None else self._saved_run(saved)
         self._rates = Rates(plan, self._run, fit.owner, fit.model, fit.rate)
@@ -185,6 +189,7 @@ class Loop:
             optimizer=self._fit.rate.state,
             rates=self._rates.state,
             loss=self._sensors.loss.state,
+            left=self._left.state,
         )
 
     def _load(self, numbers: LoopState) -> None:
@@ -194,7 +199,7 @@ class Loop:
         self._sensors.warned, self._log.described = numbers.warned, numbers.described
         self._clock.state, self._rates.state = numbers.clock, numbers.rates
         self._fit.rate.load(numbers.optimizer)
-        self._sensors.loss.state = numbers.loss
+        self._sensors.loss.state, self._left.state = numbers.loss, numbers.left
 
     def carry(self) -> dict[str, Any]:
         """What a file of weights carries: the controller's state and where it stands, as JSON."""
@@ -337,7 +342,10 @@ class Loop:
         logs.update(rates)
         self._log.epoch(self.step, {**logs}, self._noise())
         self._control(loss, self._sensors.monitored(logs, self._epoch), epoch_end=True)
-        if not averaging or "keep best" in self._decision.effects:
+        kept = "keep best" in self._decision.effects
+        if averaging:
+            self._left.end_epoch(self._epoch, logs, kept=kept)
+        if kept or not averaging:
             self._log.left(self.step, logs)
         self._swap_in()
 
@@ -394,6 +402,8 @@ class Loop:
         else:
             self._fit.rate.settle()
         self._log.close()
+        if not interrupted:
+            self._left.tell()
 
     # --- the loop ---------------------------------------------------------------------------
 
