@@ -293,7 +293,7 @@ def to_target(ratios: Sequence[float | None]) -> str:
 
 def held(line: Line) -> str:
     """The rate that was held before the cool-down."""
-    rules = ("warm", "raise", "keep", "lower", "undo", "unprobed")
+    rules = ("warm", "raise", "back", "keep", "lower", "undo", "unprobed")
     rates = [rate for _, rate, rule, _ in line["decisions"] if rule in rules]
     return f"{rates[-1]:.2g}" if rates else "–"
 
