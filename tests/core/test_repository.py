@@ -112,6 +112,13 @@ def test_longer_runs_on_the_first_page_are_those_of_the_benchmark():
     assert f"{max(undone):g} % at most in runs of 400 steps" in shown
 
 
+def test_the_lead_over_each_peer_in_the_migration_is_that_of_the_race():
+    ahead = {row[0]: abs(float(row[9])) for row in table("small-race") if row[9] != "–"}
+    page = text("docs/migration.md").split("## Optimizers that need no rate")[1].split("\n## ")[0]
+    shown = sorted(float(found) for found in re.findall(r"(\d+\.\d) ahead", page))
+    assert shown == sorted(round(ahead[name], 1) for name in (*PEERS, "ScheduleFreeAdamW, AutoLR"))
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
 def test_figures_on_the_first_page_are_those_of_the_benchmark(page):
     shown = re.sub(r"\s+", " ", text(page))
