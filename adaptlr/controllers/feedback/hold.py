@@ -49,8 +49,8 @@ class Hold:
         # Weights that a rate has spoilt are no good to go on from at a lower one.
         back: tuple[Effect, ...] = ()
         if turn.seen.restorable and progress.worse(settings.worse):
-            reason += ", and is worse by much: back to the last snapshot"
-            back = ("restore",)
+            reason += ", and has become much worse, so that the last snapshot comes back"
+            back, progress = ("restore",), progress.gone_back()
         if self.cuts < settings.cuts:
             rate = self.rate / settings.cut
             decision = Decision(rate, "cut", f"{reason}: a lower {rate:.3g} is held")
@@ -61,7 +61,8 @@ class Hold:
         if limits.epoch_steps:  # whole epochs, so that the last weights are measured
             steps = -(-steps // limits.epoch_steps) * limits.epoch_steps
         steps = steps if limits.last_step is None else min(steps, limits.last_step - step)
-        return cool(turn, self.rate, steps, f"{reason}, at lower rates neither", *back)
+        turn = replace(turn, state=replace(turn.state, progress=progress))
+        return cool(turn, self.rate, steps, f"{reason}; lower rates were tried", *back)
 
     def look_is_due(self, turn: Turn) -> bool:
         """Whether the rate was held for so long that a higher one may have become better."""

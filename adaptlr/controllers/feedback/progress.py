@@ -165,11 +165,18 @@ class Progress:
         return f"; best {name} {best:.6g}, later weights with {kept:.6g} are as good and are left"
 
     def worse(self, noises: float) -> bool:
-        """Whether the last value is so many standard deviations of noise worse than the best."""
-        seen = self.training if self.monitor.best is None else self.monitor
-        if seen.record is None or seen.value is None:
+        """Whether the last value is so many standard deviations of noise worse than the best.
+
+        Without a metric, or before any weights count as the best, no snapshot is known to be good.
+        """
+        seen = self.monitor
+        if self.kept is None or seen.record is None or seen.value is None:
             return False
         return abs(seen.value - seen.record) > noises * noise(seen)
+
+    def gone_back(self) -> Progress:
+        """Forgets the last values, so that the jump back does not count as noise."""
+        return replace(self, monitor=replace(self.monitor, value=None, previous=None))
 
     def stalled(self, name: str, least_gain: float) -> str:
         """Says what has not improved, and for how long."""

@@ -222,13 +222,13 @@ class Back(Rival):
     def _slow(self, turn: Turn, gain: float) -> bool:
         """Whether after the last look so little is left to gain that holding on is a waste."""
         known, settings, limits = self.known, turn.settings, turn.limits
-        if known.looks < len(settings.look_at) or limits.last_step is None:
+        if limits.last_step is None or not 0 < len(settings.look_at) <= known.looks:
             return False
         if self._hardly_moved(settings):  # what there is to gain is still to come
             return False
         steps, before = limits.segment, self.gauge.begin - limits.first_step
         mean = (known.start - self.mark) * steps / max(1, before)
-        return finite(mean) and gain < settings.late_gain * mean
+        return finite(gain) and 0.0 < mean and gain < settings.late_gain * mean
 
     def _required(self, turn: Turn, gain: float) -> float:
         """What the raise must have gained: the more, the further it is from what is customary.
