@@ -146,12 +146,21 @@ class RunningAverage:
         """Whether the model holds the average at present."""
         return self._raw is not None
 
-    def swap_in(self) -> None:
-        """Puts the average into the model; the raw weights wait in the host's memory."""
+    def swap_in(self, values: list[Any] | None = None) -> None:
+        """Puts the average into the model; the raw weights wait in the host's memory.
+
+        Args:
+            values: What `validated` has returned, to be put there instead.
+        """
         if self._raw is None:
+            shown = None if values is None else from_host(values, self._variables)
             self._raw = to_host([held(v) for v in self._variables])
-            write(self._variables, self._values)
+            write(self._variables, self._values if shown is None else shown)
             self._mark_model(averaged=True)
+
+    def validated(self) -> list[Any]:
+        """Returns the present average, in the host's memory."""
+        return to_host(self._values)
 
     def swap_out(self) -> None:
         """Puts the raw weights back."""

@@ -40,6 +40,7 @@ class Effects:
         self._snapshots = Snapshots(rate)
         self._first_step = step
         self._restored_at: int | None = None
+        self._validated: list[Any] | None = None  # before an epoch's end has gone back
         self._rate, self._averaging = rate, averaging
         known = points(rate.leaves)
         self.average: RunningAverage | None = None
@@ -53,17 +54,21 @@ class Effects:
         """Whether there is a snapshot to go back to."""
         return bool(self._snapshots)
 
-    def carry_out(self, decision: Decision, step: int) -> set[Effect]:
+    def carry_out(self, decision: Decision, step: int, *, epoch_end: bool = False) -> set[Effect]:
         """Does what a decision says, in its order.
 
         Args:
             decision: The decision.
             step: Training steps done.
+            epoch_end: Whether an epoch ends here. Then callbacks that come later, such as a
+                `ModelCheckpoint`, find the weights that were validated, whatever is restored.
 
         Returns:
             The effects that took place. A model that is not built yet gives no snapshot, nor do
             weights that hold NaN; without one nothing is gone back to.
         """
+        if epoch_end and decision.restores and self.average is not None:
+            self._validated = self.average.validated()
         done: set[Effect] = {e for e in decision.effects if self._do(e, decision, step)}
         if decision.rate_is != "trial":
             self._snapshots.let_go()
@@ -129,13 +134,14 @@ class Effects:
     def begin_epoch(self) -> None:
         """Goes back to the raw weights; the training metrics begin anew."""
         self.swap_out()
+        self._validated = None
         self._snapshots.end_epoch()
 
     def swap_in(self) -> None:
         """Puts the averaged weights into the model, if there are any."""
         self._recognise()
         if self.average is not None:
-            self.average.swap_in()
+            self.average.swap_in(self._validated)
 
     def _recognise(self) -> None:
         """Finds out what a schedule-free optimizer averages that its first step has built."""

@@ -422,7 +422,7 @@ class Loop:
         seen = self._observe(loss, monitored, sampled, epoch_end)
         self.state, decision = self._plan.controller.update(self.state, seen)
         self._decision = decision
-        done = self._effects.carry_out(decision, step)
+        done = self._effects.carry_out(decision, step, epoch_end=epoch_end)
         restored = bool(done & {"restore", "restore earlier", "take back"})
         if restored:
             self._sensors.loss.read()  # from here on

@@ -453,6 +453,30 @@ def test_a_plateau_of_weights_that_got_worse_goes_back_to_the_best_ones():
     assert begins.weights[cut.epoch + 1] == pytest.approx(good, abs=1e-6)
 
 
+def test_what_comes_later_finds_the_weights_that_were_validated(tmp_path):
+    """Also where the end of the epoch has put earlier ones back for the training to go on from."""
+
+    class Seen(keras.callbacks.Callback):
+        """Loss of the weights that the end of each epoch shows, computed by hand."""
+
+        def on_train_begin(self, logs=None):
+            self.losses = []
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.losses.append((self.model.get_weights()[0].item() + 1.0) ** 2)
+
+    def loss(y, p):
+        return keras.ops.mean(keras.ops.where(y > 0.0, (p + 1.0) ** 2, p), axis=-1)
+
+    model, ones = one_weight(), np.ones((20, 1), "float32")
+    model.compile(keras.optimizers.SGD(0.01), loss)
+    callback, seen = adaptlr.AutoLR(backup_dir=tmp_path), Seen()
+    data = {"x": ones, "y": 0.0 * ones, "batch_size": 1, "validation_data": (ones, ones)}
+    history = model.fit(**data, epochs=40, verbose=0, callbacks=[callback, seen]).history
+    assert any("comes back" in record.reason for record in callback.decisions)
+    assert seen.losses == pytest.approx(history["val_loss"], rel=1e-3)
+
+
 def test_the_search_is_logged_with_its_reasons():
     writer = MemoryWriter()
     callback = adaptlr.AutoLR(writers=[writer])

@@ -228,7 +228,7 @@ class Back(Rival):
             return False
         steps, before = limits.segment, self.gauge.begin - limits.first_step
         mean = (known.start - self.mark) * steps / max(1, before)
-        return finite(gain) and 0.0 < mean and gain < settings.late_gain * mean
+        return finite(gain) and mean > 0.0 and gain < settings.late_gain * mean
 
     def _required(self, turn: Turn, gain: float) -> float:
         """What the raise must have gained: the more, the further it is from what is customary.
