@@ -266,7 +266,10 @@ def test_a_plateau_goes_back_where_the_weights_have_been_spoilt():
     assert step == 1700
     assert cut.rule == "cut"
     assert "restore" in cut.effects
-    assert "much worse, so that the last snapshot comes back: a lower" in cut.reason
+    assert (
+        "val_loss has become much worse, so that the last snapshot comes back: a lower"
+        in cut.reason
+    )
 
 
 def test_a_plateau_goes_on_where_they_are_as_good_as_before():
@@ -286,6 +289,55 @@ def test_a_plateau_goes_back_before_it_cools_and_only_where_it_can():
         assert decision.rule == "cool"
         assert ("restore" in decision.effects) == restorable
         assert ("comes back" in decision.reason) == restorable
+
+
+@pytest.mark.parametrize("worse", [0.001, 0.0])
+def test_the_last_quarter_begins_with_weights_that_are_not_spoilt(worse):
+    """The loss gets worse right before it, too late for a plateau."""
+
+    @dataclass(frozen=True)
+    class Late(Spoilt):
+        @property
+        def loss(self):
+            good = min(self.trained, 2800)
+            return self.start - 0.0005 * good + self.worse * (self.trained - good)
+
+    controller = Feedback(look_at=(), search_share=0.0)
+    _, trace = drive(controller, a_run(4000, 40), Late(0.01, worse=worse))
+    step, cool = next((s, d) for s, d in trace if d.rule in ("cut", "cool"))
+    assert (step, cool.rule) == (3000, "cool")
+    assert ("restore" in cool.effects) == bool(worse)
+    assert ("val_loss has become much worse" in cool.reason) == bool(worse)
+
+
+def test_without_weights_that_count_as_good_nothing_is_gone_back_to():
+    spoilt = Spoilt(0.01, worse=0.001)
+    controller = Feedback(look_at=(), search_share=0.0)
+    seen = controller.init(a_run(4000, 40)).progress
+    for value in (1.3, 1.2, 1.0, 1.4):
+        seen = replace(seen, monitor=Monitor().update(seen.monitor, value)[0])
+        assert not seen.worse(2.0)
+    assert replace(seen, kept=1.0).worse(2.0)
+    assert not replace(seen, kept=1.0).gone_back().worse(2.0)
+    assert spoilt.train(1500, 0.1).loss > spoilt.train(1400, 0.1).loss
+
+
+def test_without_looks_the_search_is_not_the_last_look():
+    _, trace = drive(Feedback(look_at=()), a_run(), Model(0.01, floor=1.9))
+    assert all("mean per segment" not in d.reason for _, d in trace)
+
+
+def test_a_nan_in_the_trial_of_the_held_rate_does_not_begin_the_cool_down():
+    settings, run = Feedback(), a_run()
+    state = settings.init(run)
+    turn = Turn(settings, state, Observation(500, 5))
+    known = Known(2.3, moved=True, looks=2)
+    phase = Back(0.004, Gauge(475, 500, 500), known, 0.008, 1.2, 1.0)
+    for loss, cools in ((math.inf, False), (1.01, True), (0.5, False)):
+        _, decision = phase.judge(turn, loss)
+        assert (decision.rule == "cool") == cools
+    late = replace(phase, known=replace(known, start=0.9))  # the loss has risen since its start
+    assert late.judge(turn, 1.01)[1].rule != "cool"
 
 
 @pytest.mark.parametrize("epochs", [10, 50])

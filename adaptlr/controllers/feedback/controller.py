@@ -98,8 +98,8 @@ class Feedback:
             the last of these looks, in [0, 1).
         cut: What a plateau divides the rate by, > 1.
         cuts: How often, ≥ 0; a rise of the loss in the search lowers the rate as often.
-        worse: Standard deviations of the metric's noise by which a plateau must have made it worse
-            for the weights to go back, ≥ 0.
+        worse: Standard deviations of the metric's noise by which it must be worse than its best,
+            for the weights to go back at a plateau or before the last steps' cool-down, ≥ 0.
         cool_share: Share of the steps that the cool-down takes, in (0, 1).
         least_gain: Improvements smaller than this share of all progress since the first value do
             not count as one, in [0, 1): a loss that falls towards zero by ever smaller steps ends.

@@ -30,7 +30,8 @@ class Hold:
         last = limits.last_step
         if last is not None and last - step <= turn.settings.cool_share * limits.total(step):
             reason = f"the last {last - step} steps of the run have begun"
-            return cool(turn, self.rate, last - step, reason)
+            turn, reason, back = _unspoilt(turn, reason)
+            return cool(turn, self.rate, last - step, reason, *back)
         if turn.state.progress.wait >= self._patience(turn):
             return self._stalled(turn)
         return turn.state, Decision(self.rate)
@@ -44,13 +45,10 @@ class Hold:
         return max(patience, round(epochs))
 
     def _stalled(self, turn: Turn) -> Reply:
-        settings, limits, progress = turn.settings, turn.limits, turn.state.progress
-        reason = progress.stalled(settings.monitor.name, settings.least_gain)
-        # Weights that a rate has spoilt are no good to go on from at a lower one.
-        back: tuple[Effect, ...] = ()
-        if turn.seen.restorable and progress.worse(settings.worse):
-            reason += ", and has become much worse, so that the last snapshot comes back"
-            back, progress = ("restore",), progress.gone_back()
+        settings, limits = turn.settings, turn.limits
+        reason = turn.state.progress.stalled(settings.monitor.name, settings.least_gain)
+        turn, reason, back = _unspoilt(turn, reason)
+        progress = turn.state.progress
         if self.cuts < settings.cuts:
             rate = self.rate / settings.cut
             decision = Decision(rate, "cut", f"{reason}: a lower {rate:.3g} is held")
@@ -61,7 +59,6 @@ class Hold:
         if limits.epoch_steps:  # whole epochs, so that the last weights are measured
             steps = -(-steps // limits.epoch_steps) * limits.epoch_steps
         steps = steps if limits.last_step is None else min(steps, limits.last_step - step)
-        turn = replace(turn, state=replace(turn.state, progress=progress))
         return cool(turn, self.rate, steps, f"{reason}; lower rates were tried", *back)
 
     def look_is_due(self, turn: Turn) -> bool:
@@ -104,6 +101,18 @@ class Cool:
     def next_step(self, step: int) -> int:
         """Step of the next change: fifty make the line."""
         return step + max(1, (self.end - self.begin) // 50)
+
+
+def _unspoilt(turn: Turn, reason: str) -> tuple[Turn, str, tuple[Effect, ...]]:
+    """Goes back from weights that a rate has spoilt: a lower one does better with earlier ones."""
+    settings, progress = turn.settings, turn.state.progress
+    if not (turn.seen.restorable and progress.worse(settings.worse)):
+        return turn, reason, ()
+    turn = replace(turn, state=replace(turn.state, progress=progress.gone_back()))
+    reason += (
+        f"; {settings.monitor.name} has become much worse, so that the last snapshot comes back"
+    )
+    return turn, reason, ("restore",)
 
 
 def cool(turn: Turn, rate: float, steps: int, reason: str, *effects: Effect) -> Reply:
