@@ -172,6 +172,9 @@ class Effects:
         """
         self._recognise()
         average = self.average
+        if average is not None and self._validated is not None and not overwritten:
+            average.swap_out()  # what was validated last was gone back from
+            average.swap_in()
         if average is not None:
             average.finish(overwritten=overwritten or self._averaging)
         gone = average is None and overwritten and step == self._restored_at
