@@ -11,8 +11,9 @@ from adaptlr.loop.plan import Fit
 from adaptlr.loop.sensors import metric_direction, number
 from adaptlr.monitor import Monitor, MonitorState, noise
 
-# What is worth a word: two standard deviations of the metric's noise, and one in fifty of it.
-_NOISES, _SHARE = 2.0, 0.02
+# What is worth a word: two standard deviations of the metric's noise, and one in fifty of it. The
+# noise is known from so many second differences, which are five epochs.
+_NOISES, _SHARE, _KNOWN = 2.0, 0.02, 3
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Left:
         state, owner = self.state, self._fit.owner
         best = state.seen.record
         if state.epoch is None or state.value is None or best is None:
+            return
+        if len(state.seen.curvatures) < _KNOWN:
             return
         gap = abs(best - state.value)
         if gap <= max(_NOISES * noise(state.seen), _SHARE * abs(best)):

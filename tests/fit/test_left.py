@@ -35,12 +35,12 @@ class Stopped(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def fit(callback, *more, metrics=(accuracy,)):
+def fit(callback, *more, metrics=(accuracy,), epochs=12):
     """Trains; returns the history."""
     model, ones = one_weight(), np.ones((20, 1), "float32")
     model.compile(keras.optimizers.SGD(0.01), loss, metrics=list(metrics))
     data = {"x": ones, "y": 0.0 * ones, "batch_size": 1, "validation_data": (ones, ones)}
-    return model, model.fit(**data, epochs=12, verbose=0, callbacks=[callback, *more])
+    return model, model.fit(**data, epochs=epochs, verbose=0, callbacks=[callback, *more])
 
 
 def test_a_later_accuracy_that_was_better_by_far_is_told_of_once():
@@ -75,6 +75,10 @@ def test_a_metric_that_is_as_good_within_its_noise_is_not_told_of():
 
     steady.__name__ = "accuracy"
     fit(adaptlr.AutoLR(), metrics=(steady,))
+
+
+def test_a_run_too_short_to_know_the_noise_says_nothing():
+    fit(adaptlr.AutoLR(), epochs=4)
 
 
 def test_nothing_is_said_by_a_callback_that_leaves_the_last_weights():
