@@ -46,9 +46,20 @@ def answers(commands, folder):
     for code, _, errors in ended:
         assert code == 0, errors[-3000:]
     lines = [line for _, output, _ in ended for line in output.splitlines()]
-    # Gloo writes to the same output, at times behind the object in its line.
-    decoder = json.JSONDecoder()
-    return [decoder.raw_decode(line)[0] for line in lines if line.startswith("{")]
+    return [found for found in map(object_in, lines) if found is not None]
+
+
+def object_in(line):
+    """The JSON object in a line, or None: Gloo writes to the same output, before it and behind."""
+    begin = line.find("{")
+    return None if begin < 0 else json.JSONDecoder().raw_decode(line, begin)[0]
+
+
+def test_an_answer_is_read_whatever_gloo_writes_into_its_line():
+    said = "[Gloo] Rank 1 is connected to 1 peer ranks."
+    for line in ('{"process": 1}', said + '{"process": 1}', '{"process": 1}' + said):
+        assert object_in(line) == {"process": 1}
+    assert object_in(said) is None
 
 
 def run_all(commands, folder):
