@@ -11,9 +11,10 @@ from adaptlr.loop.plan import Fit
 from adaptlr.loop.sensors import metric_direction, number
 from adaptlr.monitor import Monitor, MonitorState, noise
 
-# What is worth a word: two standard deviations of the metric's noise, and one in fifty of it. The
-# noise is known from so many second differences, which are five epochs.
-_NOISES, _SHARE, _KNOWN = 2.0, 0.02, 3
+# What is worth a word: three standard deviations of the metric's noise, since the best of many
+# epochs is ahead by chance, and one in fifty of it. The noise is known from so many second
+# differences, which are five epochs.
+_NOISES, _SHARE, _KNOWN = 3.0, 0.02, 3
 
 
 @dataclass(frozen=True)

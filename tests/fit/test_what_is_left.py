@@ -94,6 +94,8 @@ class TestWeights:
         assert last > best
         assert left == pytest.approx(best, rel=1e-5)
 
+    # The labels are random, and of 64 samples some epoch has more of them right by chance.
+    @pytest.mark.filterwarnings("ignore:AutoLR leaves the weights of epoch")
     @pytest.mark.alike
     @pytest.mark.parametrize("optimizer", OPTIMIZERS)
     def test_are_the_best_averages_of_autolr(self, optimizer):
