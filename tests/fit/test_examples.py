@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import importlib
 import inspect
+import itertools
 import os
 import re
 import shutil
