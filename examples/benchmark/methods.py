@@ -73,6 +73,7 @@ class Method:
         epochs: Multiple of the task's epochs that `fit` is given.
         if_named: Whether to run it only where `--methods` names it.
         resumes: Whether it saves what a run needs to go on, in `Run.backup_dir`.
+        of_standard: Whether `rates` are multiples of the optimizer's standard rate.
     """
 
     name: str
@@ -81,6 +82,13 @@ class Method:
     epochs: float = 1.0
     if_named: bool = False
     resumes: bool = False
+    of_standard: bool = False
+
+    def rates_for(self, standard: float) -> tuple[float | None, ...]:
+        """Its variants for an optimizer with this standard rate."""
+        if not self.of_standard:
+            return self.rates
+        return tuple(float(f"{(rate or 1.0) * standard:.6g}") for rate in self.rates)
 
 
 def constant(run: Run, _: float | None) -> Start:
@@ -250,7 +258,9 @@ METHODS = [
     Method("ScheduleFreeAdamW, AutoLR", schedule_free_auto, (1e-2,), if_named=True, resumes=True),
     *(Method(name, peer(name), if_named=True) for name in PEERS),
     # ARC's start rates, for the published figures of the suite `cifar`.
-    Method("CosineDecay at", cosine, (1e-4, 1e-3, 1e-2), if_named=True, resumes=True),
+    Method(
+        "CosineDecay at", cosine, (0.1, 1.0, 10.0), if_named=True, resumes=True, of_standard=True
+    ),
     # 200 epochs where 15 are planned, and a plateau to end them.
     Method("AutoLR, horizon=None", auto_unbounded, (1e-2,), epochs=200 / 15, if_named=True),
     # The whole plan in less time, against the constant rate in all of it.

@@ -226,7 +226,7 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
                     named = method.name in (options.methods or ())
                     if (options.methods or method.if_named) and not named:
                         continue
-                    for rate in method.rates:
+                    for rate in method.rates_for(OPTIMIZERS[optimizer][1]):
                         if options.rates is None or rate is None or rate in options.rates:
                             job = Job(task, optimizer, method, rate, seed)
                             log = options.log_dir if method.name == "AutoLR" else None

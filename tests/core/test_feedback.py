@@ -16,7 +16,7 @@ from adaptlr._store import rebuild
 from adaptlr.controllers import Divergence, Feedback, Observation, Run
 from adaptlr.controllers.feedback.hold import Cool, Hold
 from adaptlr.controllers.feedback.progress import Gauge, Turn
-from adaptlr.controllers.feedback.search import Back, Known, Lower, Raised
+from adaptlr.controllers.feedback.search import Back, Known, Look, Lower, Raised
 from adaptlr.monitor import Monitor
 
 CUSTOM = 0.001
@@ -164,12 +164,12 @@ def test_a_raise_that_is_better_goes_on_from_its_own_weights():
     assert (up.rule, up.scale, up.effects) == ("raise", 0.032, ("take back", "snapshot"))
     assert better.phase.mark == 1.8
     worse, keep = controller.update(state, Observation(150, 1, loss=1.9, validation_loss=1.7))
-    assert (keep.rule, keep.scale, keep.effects) == ("keep", 0.008, ())
+    assert (keep.rule, keep.scale, keep.effects) == ("keep", 0.008, ("snapshot",))
     assert isinstance(worse.phase, Hold)
 
 
 @pytest.mark.parametrize(("loss", "rate", "effects"), [
-    (1.9, 0.004, ()),  # it fell
+    (1.9, 0.004, ("snapshot",)),  # it fell
     (2.05, 0.004, ("restore",)),  # it rose by less
     (2.3, 0.008, ("restore",)),
 ])  # fmt: skip
@@ -180,17 +180,80 @@ def test_where_no_rate_brings_anything_a_lower_one_is_tried(loss, rate, effects)
     state, lower = controller.update(state, Observation(125, 1, loss=2.0, validation_loss=2.1))
     assert (lower.rule, lower.scale, lower.effects) == ("lower", 0.004, ("restore",))
     assert isinstance(state.phase, Lower)
-    _, keep = controller.update(state, Observation(150, 1, loss=2.0, validation_loss=loss))
+    held, keep = controller.update(state, Observation(150, 1, loss=2.0, validation_loss=loss))
     assert (keep.rule, keep.scale, keep.effects) == ("keep", rate, effects)
+    assert held.phase.loss == min(loss, 2.0)
 
 
 def test_a_raise_after_which_neither_rate_brings_anything_is_undone_as_well():
-    controller, known = Feedback(), Known(2.3, moved=True, taken=True)
+    controller, known = Feedback(), Known(2.3, moved=True, earlier=2.1)
     phase = Back(0.008, _gauge(100, 125), known, 0.016, 2.2, 2.0)
     state = replace(controller.init(a_run()), phase=phase)
     state, undo = controller.update(state, Observation(125, 1, loss=2.0, validation_loss=2.1))
     assert (undo.rule, undo.scale, undo.effects) == ("undo", 0.004, ("restore earlier",))
     assert isinstance(state.phase, Hold)
+    assert state.phase.loss == 2.1
+
+
+@pytest.mark.parametrize(("before", "loss", "lowers"), [
+    (0.9, 1.7, True),  # more than half of 1.4 is lost
+    (0.9, 1.5, False),
+    (2.25, 2.3, False),  # of a gain that may be chance
+    (None, 2.3, False),  # nothing is known of the weights it began with
+    (0.9, math.inf, False),
+])  # fmt: skip
+def test_a_held_rate_that_has_spoilt_the_weights_is_lowered_from_those_it_began_with(
+    before, loss, lowers
+):
+    controller = Feedback()
+    phase = Hold(0.016, 250, start=2.3, loss=before)
+    state = replace(controller.init(a_run()), phase=phase)
+    state, _ = controller.update(state, Observation(260, 2))
+    assert isinstance(state.phase, Look)
+    state, decision = controller.update(state, Observation(261, 2, 1.0, validation_loss=loss))
+    assert (decision.rule == "lower") == lowers
+    if lowers:
+        assert (decision.scale, decision.effects) == (0.004, ("restore",))
+        assert isinstance(state.phase, Hold)
+        assert (state.phase.loss, state.phase.looks) == (before, 1)
+        assert decision.reason == (
+            "loss 1.7 after 0.9, with which 0.016 began to be held: it spoils the weights, and "
+            "the last snapshot comes back: 0.004 is held"
+        )
+
+
+@pytest.mark.parametrize(("loss", "effects"), [(2.05, ("snapshot",)), (2.2, ("restore",))])
+def test_a_late_search_that_has_spoilt_the_weights_goes_back_before_it_holds(loss, effects):
+    controller, known = Feedback(), Known(2.3, moved=True, looks=1)
+    phase = Back(0.008, _gauge(300, 325), known, 0.016, 2.2, 2.0)
+    state = replace(controller.init(a_run()), phase=phase)
+    state, lower = controller.update(state, Observation(325, 3, loss=2.0, validation_loss=loss))
+    assert (lower.rule, lower.scale, lower.effects) == ("lower", 0.004, effects)
+    assert state.phase.loss == min(loss, 2.0) or effects == ("snapshot",)
+
+
+def test_a_rate_that_spoils_once_it_is_held_ends_where_a_lower_one_does():
+    """All goes well for a while above the edge; then the loss is where it began."""
+
+    @dataclass(frozen=True)
+    class Brittle(Model):
+        above: int = 0
+        edge: float = 0.006
+
+        def train(self, steps, rate):
+            trained = super().train(steps, rate)
+            return replace(trained, above=self.above + steps * (rate > self.edge))
+
+        @property
+        def loss(self):
+            return self.start if self.above > 200 else super().loss
+
+    _, trace = drive(Feedback(), a_run(4000, 40), Brittle(0.02))
+    (_, spoils), *_ = [(s, d) for s, d in trace if "spoils" in d.reason]
+    assert spoils.rule == "lower"
+    assert held(trace) <= 0.006
+    _, trace = drive(Feedback(), a_run(4000, 40), Model(0.02))
+    assert all("spoils" not in d.reason for _, d in trace)
 
 
 def _gauge(begin, until):

@@ -144,9 +144,12 @@ def test_each_run_of_the_suite_is_asked_for(monkeypatch, tmp_path):
         for part in ("suite", "other", "rest")
     }
     first = [(job.optimizer, job.method.name, job.rate) for job in jobs["suite"]]
-    cosine = [("CosineDecay at", rate) for rate in (1e-4, 1e-3, 1e-2)]
-    each = [("AutoLR", 0.01), ("constant", None), *cosine]
-    assert first == [(optimizer, *one) for optimizer in ("adam", "sgd") for one in each]
+    around = {"adam": (1e-4, 1e-3, 1e-2), "sgd": (1e-3, 1e-2, 1e-1)}  # the standard rate
+    assert first == [
+        (optimizer, *one)
+        for optimizer, rates in around.items()
+        for one in [("AutoLR", 0.01), ("constant", None), *(("CosineDecay at", r) for r in rates)]
+    ]
     assert [job.log_dir is not None for job in jobs["suite"]] == [True] + 9 * [False]
     assert [(j.task.name, j.method.name) for j in jobs["other"]] == [
         ("resnet20", "AutoLR"),

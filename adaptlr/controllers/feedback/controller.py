@@ -58,9 +58,11 @@ class Feedback:
     * *Hold*: the rate is held on trial. When `patience` epochs (and `patience_share` of the run)
       have brought nothing, it is divided by `cut`, `cuts` times at most, and then cooled down,
       from the last snapshot if the metric is worse than its best by `worse` times its noise. At
-      the shares `look_at` of the run one more search looks up. If the last one finds that the held
-      rate gains less than `late_gain` of what segments have gained on average, and a higher one no
-      more, it is held no longer, unless the loss has not clearly moved (`clear_move`).
+      the shares `look_at` of the run one more search looks up. If the loss has lost more than
+      `spoilt` of what was gained when the hold began, the last snapshot comes back instead, at the
+      rate over the square of `factor`. If the last search finds that the held rate gains less than
+      `late_gain` of what segments have gained on average, and a higher one no more, it is held no
+      longer, unless the loss has not clearly moved (`clear_move`).
     * *Cool*: linear to zero over what is left after the last look, or over the last `cool_share`
       of a known horizon, or of the steps so far once lower rates do not help either. Linear decay
       to zero is the strongest simple shape (arXiv 2502.15938), and a short cool-down after a
@@ -96,6 +98,8 @@ class Feedback:
         look_at: Shares of a known horizon at which to look up, ascending.
         late_gain: Share of the mean gain per segment so far that the held rate must still bring in
             the last of these looks, in [0, 1).
+        spoilt: Share of what was gained when a hold began that the loss must have lost again, for
+            a look, or a rate compared in one, to go back to a snapshot, > 0.
         cut: What a plateau divides the rate by, > 1.
         cuts: How often, ≥ 0; a rise of the loss in the search lowers the rate as often.
         worse: Standard deviations of the metric's noise by which it must be worse than its best,
@@ -142,6 +146,7 @@ class Feedback:
     clear_move: BelowOne = 0.05
     look_at: tuple[float, ...] = (0.25, 0.45)
     late_gain: BelowOne = 0.2
+    spoilt: PositiveFloat = 0.5
     cut: AboveOne = 3.0
     cuts: NonNegativeInt = 2
     worse: NonNegativeFloat = 2.0

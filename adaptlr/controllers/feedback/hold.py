@@ -19,6 +19,7 @@ class Hold:
     rate: float
     since: int  # step
     start: float = 0.0  # the first loss, if one was ever seen
+    loss: float | None = None  # that of the weights it began with
     looks: int = 0  # searches after the first
     wasted: int = 0  # steps that they have undone
     cuts: int = 0

@@ -27,11 +27,19 @@ class Known:
     wasted: int = 0  # steps that were undone
     looks: int = 0  # later searches; 0 is the first one
     lowered: int = 0  # how often the loss has risen before anything was known to be good
-    taken: bool = False  # the last raise was kept; the weights before it are the earlier snapshot
+    earlier: float | None = None  # loss of the earlier snapshot, if the last raise was kept
 
     def too_high(self, rate: float) -> bool:
         """Whether a rate is known to be."""
         return self.ceiling is not None and rate > 0.99 * self.ceiling
+
+    def spoilt(self, settings: Feedback, before: float | None, loss: float) -> bool:
+        """Whether much of what had been gained is lost again, if that was clearly a gain."""
+        if before is None or not finite(loss):
+            return False
+        gained = self.start - before
+        clear = gained >= settings.clear_move * abs(self.start)
+        return clear and loss - before > settings.spoilt * gained
 
     def watch(self, settings: Feedback, loss: float) -> Known:
         """Takes in the loss of one more segment."""
@@ -102,7 +110,7 @@ class First(Segment):
         if loss >= known.start + settings.clear_move * abs(known.start):
             return self._lower(turn, found)
         if turn.limits.cooling(turn):
-            return _hold(turn, self.rate, known, "keep", found)
+            return _hold(turn, self.rate, loss, known, "keep", found)
         reason = f"{found}: {self.rate:.3g} for {turn.limits.segment} steps more"
         phase = replace(self, gauge=gauge, mark=loss, known=known)
         return phase.begun(turn, "wait", reason, "snapshot")
@@ -120,7 +128,7 @@ class First(Segment):
         )
         # The average of good weights may rise at any rate, while it catches up with them.
         if known.lowered > settings.cuts or limits.cooling(turn):
-            return _hold(turn, rate, known, "keep", found, "restore")
+            return _hold(turn, rate, self.mark, known, "keep", found, "restore")
         phase = replace(self, rate=rate, gauge=_gauge(turn), known=known)
         reason = f"{found}: from before it again at {rate:.3g}"
         return phase.begun(turn, "lower", reason, "restore")
@@ -130,13 +138,22 @@ class First(Segment):
 class Look(Segment):
     """The loss is measured before a rate that is held is raised."""
 
+    before: float | None  # the loss with which the hold began
     kind: Literal["look"] = "look"
     rate_is: ClassVar[RateIs] = "kept"
 
     def judge(self, turn: Turn, loss: float) -> Reply:
-        """Raises the rate."""
+        """Raises the rate, or lowers one that has spoilt the weights."""
+        settings, known = turn.settings, self.known
         if not finite(loss):
-            return _hold(turn, self.rate, self.known, "keep", "no loss was seen")
+            return _hold(turn, self.rate, None, known, "keep", "no loss was seen")
+        if known.spoilt(settings, self.before, loss):
+            lower = self.rate / settings.factor**2
+            found = (
+                f"{_found(loss, self.before)}, with which {self.rate:.3g} began to be held: it "
+                f"spoils the weights, and the last snapshot comes back"
+            )
+            return _hold(turn, lower, self.before, known, "lower", found, "restore")
         reason = f"{self.rate:.3g} is held, at a loss of {loss:.5g}"
         return _raise(turn, self.rate, loss, self.known, reason)
 
@@ -199,21 +216,21 @@ class Back(Rival):
         """Goes on from the better of the two."""
         gain, its = self.mark - loss, self.mark - rival
         if its > max(self._required(turn, gain), self._chance(turn.settings)):
-            known = replace(known, taken=True)
+            known = replace(known, earlier=self.mark)
             return _raise(turn, self.higher, rival, known, found, "take back")
         if self._slow(turn, gain):
             found += f", less than {turn.settings.late_gain:.0%} of the mean per segment so far"
             return cool(turn, self.rate, (turn.limits.last_step or 0) - turn.seen.step, found)
-        if gain > 0.0:
-            return _hold(turn, self.rate, known, "keep", found)
-        if known.looks and its > 0.0:
-            return _hold(turn, self.rate, known, "keep", found)
+        if gain > 0.0 or (known.looks and its > 0.0):
+            return _hold(turn, self.rate, loss, known, "keep", found)
         rate = self.rate / turn.settings.factor
         if known.looks:  # late, lower rates look better than they are: no more than one step
-            return _hold(turn, rate, known, "lower", found)
-        if known.taken:  # which was for a moment only
+            if known.spoilt(turn.settings, self.mark, loss):
+                return _hold(turn, rate, self.mark, known, "lower", found, "restore")
+            return _hold(turn, rate, loss, known, "lower", found)
+        if known.earlier is not None:  # the raise was good for a moment only
             found = f"{found}; neither is lower, so that the raise before is undone as well"
-            return _hold(turn, rate, known, "undo", found, "restore earlier")
+            return _hold(turn, rate, known.earlier, known, "undo", found, "restore earlier")
         other = loss if finite(loss) else None
         phase = Lower(rate, _gauge(turn), known, self.rate, other, self.mark)
         reason = f"{found}; neither is lower, so that {rate:.3g} is tried from there"
@@ -263,9 +280,9 @@ class Lower(Rival):
     def compare(self, turn: Turn, loss: float, rival: float, known: Known, found: str) -> Reply:
         """Goes on with it if the loss fell, or rose less."""
         if loss < self.mark:
-            return _hold(turn, self.rate, known, "keep", found)
+            return _hold(turn, self.rate, loss, known, "keep", found)
         rate = self.rate if loss < rival else self.higher
-        return _hold(turn, rate, known, "keep", found, "restore")
+        return _hold(turn, rate, self.mark, known, "keep", found, "restore")
 
 
 def look_up(turn: Turn, hold: Hold) -> Reply:
@@ -274,7 +291,7 @@ def look_up(turn: Turn, hold: Hold) -> Reply:
     known = Known(hold.start, moved=True, wasted=hold.wasted, looks=hold.looks + 1)
     # What can be measured is measured at once, a training loss over a segment.
     steps = 1 if limits.measurable else limits.segment
-    phase = Look(hold.rate, Gauge(step, step + steps, step), known)
+    phase = Look(hold.rate, Gauge(step, step + steps, step), known, hold.loss)
     return turn.go(phase, Decision(hold.rate, next_step=step + 1, measure=steps == 1))
 
 
@@ -299,7 +316,7 @@ def _wait(turn: Turn, rate: float, loss: float, known: Known, found: str) -> Rep
     settings, limits, higher = turn.settings, turn.limits, rate * turn.settings.factor
     found = f"{found}, which is still close to {known.start:.5g}, where it began"
     if limits.cooling(turn):
-        return _hold(turn, rate, known, "keep", found)
+        return _hold(turn, rate, loss, known, "keep", found)
     beyond = higher > 1.01 * limits.usual * limits.customary
     if beyond and limits.share(turn.seen.step) >= settings.wait_share:
         return _raise(turn, rate, loss, known, found)
@@ -320,15 +337,27 @@ def _raise(
     dear = known.wasted > settings.waste_share * limits.total(step)
     top = higher > settings.highest * limits.customary
     if late or dear or top or known.too_high(higher):
-        return _hold(turn, rate, known, "keep", found, *effects)
+        return _hold(turn, rate, loss, known, "keep", found, *effects)
     reason = f"{found}; {higher:.3g} is tried for {limits.segment} steps"
     phase = Raised(higher, _gauge(turn), known, rate, mark=loss)
     return phase.begun(turn, "raise", reason, *effects, "snapshot")
 
 
-def _hold(turn: Turn, rate: float, known: Known, rule: str, found: str, *effects: Effect) -> Reply:
-    """Ends the search."""
-    phase = Hold(rate, turn.seen.step, known.start, known.looks, known.wasted)
+def _hold(
+    turn: Turn,
+    rate: float,
+    loss: float | None,
+    known: Known,
+    rule: str,
+    found: str,
+    *effects: Effect,
+) -> Reply:
+    """Ends the search, with weights that a look can come back to."""
+    loss = loss if loss is not None and finite(loss) else None
+    phase = Hold(rate, turn.seen.step, known.start, loss, known.looks, known.wasted)
     decision = Decision(rate, rule, f"{found}: {rate:.3g} is held")
     # Epochs that ended in trials say nothing of the rate that is held now.
-    return turn.go(phase, decision, *effects, progress=replace(turn.state.progress, wait=0))
+    progress = replace(turn.state.progress, wait=0)
+    if not any(effect.startswith("restore") for effect in effects):
+        effects = (*effects, "snapshot")
+    return turn.go(phase, decision, *effects, progress=progress)
