@@ -232,6 +232,26 @@ def test_a_late_search_that_has_spoilt_the_weights_goes_back_before_it_holds(los
     assert state.phase.loss == min(loss, 2.0) or effects == ("snapshot",)
 
 
+@pytest.mark.parametrize(("rival", "rule", "rate"), [
+    (1.8, "keep", 0.016),
+    (2.2, "lower", 0.008),  # most of the gain of 0.7 is lost
+    (None, "lower", 0.008),
+])  # fmt: skip
+def test_next_to_a_rate_that_spoils_the_weights_a_margin_is_left(rival, rule, rate):
+    controller, known = Feedback(), Known(2.3, moved=True)
+    phase = Back(0.016, _gauge(100, 125), known, 0.032, rival, 1.6)
+    state = replace(controller.init(a_run()), phase=phase)
+    state, kept = controller.update(state, Observation(125, 1, loss=2.0, validation_loss=1.5))
+    assert (kept.rule, kept.scale, kept.effects) == (rule, rate, ("snapshot",))
+    assert ("0.016 is near to what spoils the weights: 0.008 is held" in kept.reason) == (
+        rule == "lower"
+    )
+    hardly = replace(phase, mark=2.25, rival=2.3)  # what is lost may never have been gained
+    turn = Turn(controller, replace(state, phase=hardly), Observation(125, 1))
+    _, kept = hardly.judge(turn, 2.2)
+    assert (kept.rule, kept.scale) == ("keep", 0.016)
+
+
 def test_a_rate_that_spoils_once_it_is_held_ends_where_a_lower_one_does():
     """All goes well for a while above the edge; then the loss is where it began."""
 

@@ -49,8 +49,9 @@ class Feedback:
       kept if the loss fell. Beyond, the rate before it is then trained with from the same weights,
       and the two losses are compared: the raise must have gained `least_raise` times as much, and
       `doubt` more with each doubling beyond. The better one goes on, weights and slots included;
-      the first raise that is not better ends the search. If neither brought anything, a lower rate
-      is tried from there.
+      the first raise that is not better ends the search. If it lost more than `spoilt` of all
+      gains, the rate before it is too close to that, and is divided by `factor`, too. If neither
+      brought anything, a lower rate is tried from there.
     * *Wait*: as long as the loss has not left its start by more than its noise, nothing is
       compared. The rate goes up to `usual` times the customary one, and beyond it after
       `wait_share` of the run. Where the loss has risen by `least_move`, the weights were good
@@ -98,8 +99,8 @@ class Feedback:
         look_at: Shares of a known horizon at which to look up, ascending.
         late_gain: Share of the mean gain per segment so far that the held rate must still bring in
             the last of these looks, in [0, 1).
-        spoilt: Share of what was gained when a hold began that the loss must have lost again, for
-            a look, or a rate compared in one, to go back to a snapshot, > 0.
+        spoilt: Share of all gains before a trial or a hold that are lost again by a rate that
+            spoils the weights, > 0.
         cut: What a plateau divides the rate by, > 1.
         cuts: How often, ≥ 0; a rise of the loss in the search lowers the rate as often.
         worse: Standard deviations of the metric's noise by which it must be worse than its best,

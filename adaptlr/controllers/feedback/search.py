@@ -35,7 +35,7 @@ class Known:
 
     def spoilt(self, settings: Feedback, before: float | None, loss: float) -> bool:
         """Whether much of what had been gained is lost again, if that was clearly a gain."""
-        if before is None or not finite(loss):
+        if before is None:
             return False
         gained = self.start - before
         clear = gained >= settings.clear_move * abs(self.start)
@@ -215,15 +215,18 @@ class Back(Rival):
     def compare(self, turn: Turn, loss: float, rival: float, known: Known, found: str) -> Reply:
         """Goes on from the better of the two."""
         gain, its = self.mark - loss, self.mark - rival
+        rate = self.rate / turn.settings.factor
         if its > max(self._required(turn, gain), self._chance(turn.settings)):
             known = replace(known, earlier=self.mark)
             return _raise(turn, self.higher, rival, known, found, "take back")
         if self._slow(turn, gain):
             found += f", less than {turn.settings.late_gain:.0%} of the mean per segment so far"
             return cool(turn, self.rate, (turn.limits.last_step or 0) - turn.seen.step, found)
+        if gain > 0.0 and known.spoilt(turn.settings, self.mark, rival):
+            found = f"{found}, so that {self.rate:.3g} is near to what spoils the weights"
+            return _hold(turn, rate, loss, known, "lower", found)
         if gain > 0.0 or (known.looks and its > 0.0):
             return _hold(turn, self.rate, loss, known, "keep", found)
-        rate = self.rate / turn.settings.factor
         if known.looks:  # late, lower rates look better than they are: no more than one step
             if known.spoilt(turn.settings, self.mark, loss):
                 return _hold(turn, rate, self.mark, known, "lower", found, "restore")
