@@ -9,16 +9,17 @@ from adaptlr._arguments import refuse
 from adaptlr.monitor import Direction, Monitor
 from adaptlr.range_test import Curve
 
-# In the order in which several are carried out: what is kept is what was gone back to.
+# In the order in which several are carried out: the best are the weights that were validated, and
+# a snapshot is of what was gone back to.
 Effect = Literal[
+    "keep best",
+    "keep untrained",
+    "leave untrained",
     "set aside",
     "restore",
     "restore earlier",
     "take back",
     "snapshot",
-    "keep best",
-    "keep untrained",
-    "leave untrained",
     "restart average",
     "stop",
 ]

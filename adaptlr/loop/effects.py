@@ -69,10 +69,9 @@ class Effects:
         """
         if epoch_end and decision.restores and self.average is not None:
             self._validated = self.average.validated()
-        done: set[Effect] = {e for e in decision.effects if self._do(e, decision, step)}
-        if decision.rate_is != "trial":
-            self._snapshots.let_go()
-        return done
+        if decision.rate_is != "trial" and "take back" not in decision.effects:
+            self._snapshots.let_go()  # before a snapshot, which takes as much memory
+        return {e for e in decision.effects if self._do(e, decision, step)}
 
     def _do(self, effect: Effect, decision: Decision, step: int) -> bool:
         average = self.average

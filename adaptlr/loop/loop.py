@@ -161,8 +161,9 @@ class Loop:
 
     def _continue(self, saved: Mapping[str, Any]) -> None:
         whole = "loop" in saved
-        # A file of weights has none of before the first step.
-        known = saved["state"] if whole else _without("untrained", saved["state"])
+        # A file of weights has none of before the first step, and no snapshot.
+        missing = () if whole else ("untrained", "snapshot_loss")
+        known = _without(missing, saved["state"])
         self.state = rebuild(self.state, known)
         if self._direction is not None:
             self.state = redirected(self.state, self._direction)
@@ -517,8 +518,8 @@ class Loop:
         self._log.decision(record, self.state)
 
 
-def _without(name: str, saved: Any) -> Any:
-    """Sets what has a name to None, at any depth."""
+def _without(names: tuple[str, ...], saved: Any) -> Any:
+    """Sets what has one of the names to None, at any depth."""
     if not isinstance(saved, Mapping):
         return saved
-    return {key: None if key == name else _without(name, value) for key, value in saved.items()}
+    return {key: None if key in names else _without(names, x) for key, x in saved.items()}

@@ -257,7 +257,7 @@ METHODS = [
     Method("ScheduleFreeAdamW at", schedule_free, FACTORS, if_named=True, resumes=True),
     Method("ScheduleFreeAdamW, AutoLR", schedule_free_auto, (1e-2,), if_named=True, resumes=True),
     *(Method(name, peer(name), if_named=True) for name in PEERS),
-    # ARC's start rates, for the published figures of the suite `cifar`.
+    # With Adam these are ARC's start rates, for the published figures of the suite `cifar`.
     Method(
         "CosineDecay at", cosine, (0.1, 1.0, 10.0), if_named=True, resumes=True, of_standard=True
     ),

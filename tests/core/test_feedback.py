@@ -182,7 +182,7 @@ def test_where_no_rate_brings_anything_a_lower_one_is_tried(loss, rate, effects)
     assert isinstance(state.phase, Lower)
     held, keep = controller.update(state, Observation(150, 1, loss=2.0, validation_loss=loss))
     assert (keep.rule, keep.scale, keep.effects) == ("keep", rate, effects)
-    assert held.phase.loss == min(loss, 2.0)
+    assert held.phase.snapshot_loss == min(loss, 2.0)
 
 
 def test_a_raise_after_which_neither_rate_brings_anything_is_undone_as_well():
@@ -192,7 +192,7 @@ def test_a_raise_after_which_neither_rate_brings_anything_is_undone_as_well():
     state, undo = controller.update(state, Observation(125, 1, loss=2.0, validation_loss=2.1))
     assert (undo.rule, undo.scale, undo.effects) == ("undo", 0.004, ("restore earlier",))
     assert isinstance(state.phase, Hold)
-    assert state.phase.loss == 2.1
+    assert state.phase.snapshot_loss == 2.1
 
 
 @pytest.mark.parametrize(("before", "loss", "lowers"), [
@@ -206,7 +206,7 @@ def test_a_held_rate_that_has_spoilt_the_weights_is_lowered_from_those_it_began_
     before, loss, lowers
 ):
     controller = Feedback()
-    phase = Hold(0.016, 250, start=2.3, loss=before)
+    phase = Hold(0.016, 250, start=2.3, snapshot_loss=before)
     state = replace(controller.init(a_run()), phase=phase)
     state, _ = controller.update(state, Observation(260, 2))
     assert isinstance(state.phase, Look)
@@ -215,21 +215,91 @@ def test_a_held_rate_that_has_spoilt_the_weights_is_lowered_from_those_it_began_
     if lowers:
         assert (decision.scale, decision.effects) == (0.004, ("restore",))
         assert isinstance(state.phase, Hold)
-        assert (state.phase.loss, state.phase.looks) == (before, 1)
+        assert (state.phase.snapshot_loss, state.phase.looks) == (before, 1)
+        assert state.phase.ceiling == 0.016
         assert decision.reason == (
-            "loss 1.7 after 0.9, with which 0.016 began to be held: it spoils the weights, and "
-            "the last snapshot comes back: 0.004 is held"
+            "loss 1.7 after 0.9, that of the last snapshot: 0.016 spoils the weights, and it "
+            "comes back: 0.004 is held"
         )
 
 
-@pytest.mark.parametrize(("loss", "effects"), [(2.05, ("snapshot",)), (2.2, ("restore",))])
-def test_a_late_search_that_has_spoilt_the_weights_goes_back_before_it_holds(loss, effects):
-    controller, known = Feedback(), Known(2.3, moved=True, looks=1)
-    phase = Back(0.008, _gauge(300, 325), known, 0.016, 2.2, 2.0)
+@pytest.mark.parametrize("looks", [1, 2])
+@pytest.mark.parametrize("rival", [2.2, 1.999])
+@pytest.mark.parametrize(("loss", "effects"), [(2.05, ()), (2.2, ("restore",))])
+def test_a_late_search_that_has_spoilt_the_weights_goes_back_before_it_holds(
+    loss, effects, rival, looks
+):
+    """A worse state is no snapshot either: a plateau goes back to the weights from before it."""
+    controller, known = Feedback(), Known(2.3, moved=True, looks=looks)
+    phase = Back(0.008, _gauge(300, 325), known, 0.016, rival, 2.0)
     state = replace(controller.init(a_run()), phase=phase)
-    state, lower = controller.update(state, Observation(325, 3, loss=2.0, validation_loss=loss))
-    assert (lower.rule, lower.scale, lower.effects) == ("lower", 0.004, effects)
-    assert state.phase.loss == min(loss, 2.0) or effects == ("snapshot",)
+    state, decision = controller.update(state, Observation(325, 3, 2.0, validation_loss=loss))
+    if decision.rule == "cool":  # at the last look little is left to gain
+        assert (looks, effects) == (2, ())
+        return
+    spoilt = effects == ("restore",)
+    assert decision.effects == effects
+    assert decision.scale == (0.004 if spoilt or rival > 2.0 else 0.008)
+    assert state.phase.snapshot_loss == 2.0
+
+
+@pytest.mark.parametrize(("start", "measurable", "lowers"), [
+    (2.3, True, True), (0.95, True, True), (2.3, False, True), (0.95, False, False),
+])  # fmt: skip
+def test_of_means_over_a_few_batches_less_is_believed(start, measurable, lowers):
+    known, before = Known(start, moved=True), 0.9 if start > 2 else 0.85
+    state = Feedback().init(a_run(measurable=measurable))
+    turn = Turn(Feedback(), state, Observation(300, 3))
+    assert known.spoilt(turn, before, before + 0.6 * (start - before)) == lowers
+
+
+def test_a_look_that_sees_no_finite_loss_keeps_the_snapshot():
+    controller = Feedback()
+    phase = Look(0.016, Gauge(260, 261, 260), Known(2.3, moved=True, looks=1), 0.9)
+    state = replace(controller.init(a_run()), phase=phase)
+    seen = Observation(261, 2, loss=0.8, validation_loss=math.nan)
+    state, keep = controller.update(state, seen)
+    assert (keep.rule, keep.effects) == ("keep", ())
+    assert keep.reason.startswith("no finite loss was seen")
+    assert state.phase.snapshot_loss == 0.9
+
+
+def test_a_look_is_free_where_too_much_is_undone_for_another_trial():
+    phase = Hold(0.016, 250, start=2.3, snapshot_loss=0.9, wasted=121)
+    state = replace(Feedback().init(a_run()), phase=phase)
+    for loss, rate in ((0.8, 0.016), (1.7, 0.004)):
+        look, _ = Feedback().update(state, Observation(260, 2))
+        _, decision = Feedback().update(look, Observation(261, 2, 1.0, validation_loss=loss))
+        assert (decision.rule, decision.scale) == ("keep" if loss < 1 else "lower", rate)
+
+
+def test_a_rate_that_has_spoilt_the_weights_is_not_tried_again():
+    phase = Hold(0.008, 250, start=2.3, snapshot_loss=0.9, ceiling=0.016, looks=1)
+    state = replace(Feedback().init(a_run()), phase=phase)
+    state, _ = Feedback().update(state, Observation(460, 4))
+    state, keep = Feedback().update(state, Observation(461, 4, 1.0, validation_loss=0.8))
+    assert (keep.rule, keep.scale) == ("keep", 0.008)
+    assert state.phase.ceiling == 0.016
+
+
+@pytest.mark.parametrize(("name", "loss"), [("val_loss", 0.7), ("val_auc", None)])
+def test_a_snapshot_of_a_best_epoch_has_its_loss_where_that_is_the_metric(name, loss):
+    controller = Feedback(monitor=Monitor(name, "min"))
+    phase = Hold(0.008, 250, start=2.3, snapshot_loss=0.9)
+    state = replace(controller.init(a_run(40_000, 40)), phase=phase)
+    state, decision = controller.update(state, Observation(1000, 0, True, monitored=0.7))
+    assert decision.effects == ("keep best", "snapshot")
+    assert state.phase.snapshot_loss == loss
+
+
+def test_where_an_epoch_ends_with_the_best_weights_and_is_gone_back_from():
+    """The best are what was validated, and what was gone back to needs no snapshot."""
+    phase = Look(0.016, Gauge(999, 1000, 999), Known(2.3, moved=True, looks=1), 0.9)
+    controller = Feedback(monitor=Monitor("val_auc", "max"))
+    state = replace(controller.init(a_run(40_000, 40)), phase=phase)
+    seen = Observation(1000, 0, True, monitored=0.7, validation_loss=1.7)
+    _, decision = controller.update(state, seen)
+    assert decision.effects == ("keep best", "restore")
 
 
 @pytest.mark.parametrize(("rival", "rule", "rate"), [

@@ -229,14 +229,21 @@ class Feedback:
             progress = replace(state.progress, kept=observation.monitored)
             state, decision = replace(state, progress=progress), decision.also("keep best")
             # A trial may go back to before itself, whatever has improved since.
-            if decision.rate_is == "kept":
-                decision = decision.also("snapshot")
+            if decision.rate_is == "kept" and not decision.restores:
+                state, decision = self._saved(state, observation), decision.also("snapshot")
         elif observation.epoch_end and state.progress.untrained_leads:
             decision = decision.also("leave untrained")
         if decision.rule == "stop":
             left = state.progress.left(self.monitor.name)
             decision = replace(decision, reason=decision.reason + left)
         return state, decision
+
+    def _saved(self, state: FeedbackState, observation: Observation) -> FeedbackState:
+        """Remembers the loss of the weights that a snapshot is taken of in a hold."""
+        if not isinstance(state.phase, Hold):
+            return state
+        loss = observation.monitored if self.monitor.name == "val_loss" else None
+        return replace(state, phase=replace(state.phase, snapshot_loss=loss))
 
     def held(self, state: FeedbackState) -> float | None:
         """The rate that it held last, or None before that."""

@@ -19,7 +19,8 @@ class Hold:
     rate: float
     since: int  # step
     start: float = 0.0  # the first loss, if one was ever seen
-    loss: float | None = None  # that of the weights it began with
+    snapshot_loss: float | None = None  # of the weights to go back to, if it is known
+    ceiling: float | None = None  # a rate that has spoilt the weights when it was held
     looks: int = 0  # searches after the first
     wasted: int = 0  # steps that they have undone
     cuts: int = 0
@@ -68,8 +69,6 @@ class Hold:
         if turn.state.progress.wait >= self._patience(turn):
             return False
         if self.cuts or self.looks >= len(settings.look_at) or not limits.customary:
-            return False
-        if self.wasted > settings.waste_share * limits.total(step):
             return False
         if limits.last_step is None:  # after as long a time as everything before
             return step - self.since >= max(self.since - limits.first_step, limits.segment)

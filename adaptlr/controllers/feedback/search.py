@@ -33,13 +33,14 @@ class Known:
         """Whether a rate is known to be."""
         return self.ceiling is not None and rate > 0.99 * self.ceiling
 
-    def spoilt(self, settings: Feedback, before: float | None, loss: float) -> bool:
-        """Whether much of what had been gained is lost again, if that was clearly a gain."""
-        if before is None:
-            return False
-        gained = self.start - before
-        clear = gained >= settings.clear_move * abs(self.start)
-        return clear and loss - before > settings.spoilt * gained
+    def spoilt(self, turn: Turn, before: float, loss: float) -> bool:
+        """Whether much of what had been gained is lost again, if that was clearly a gain.
+
+        Means over a few batches differ by chance: there the gain must be larger.
+        """
+        settings, gained = turn.settings, self.start - before
+        least = settings.clear_move if turn.limits.measurable else settings.spoilt
+        return gained >= least * abs(self.start) and loss - before > settings.spoilt * gained
 
     def watch(self, settings: Feedback, loss: float) -> Known:
         """Takes in the loss of one more segment."""
@@ -104,13 +105,13 @@ class First(Segment):
         if not self.known.moved and _rises(turn, known, loss, self.mark):
             return self._lower(turn, found)
         if not known.moved:
-            return _wait(turn, self.rate, loss, known, found)
+            return _wait(turn, self.rate, loss, self.mark, known, found)
         if loss < self.mark:
-            return _raise(turn, self.rate, loss, known, found)
+            return _raise(turn, self.rate, loss, self.mark, known, found)
         if loss >= known.start + settings.clear_move * abs(known.start):
             return self._lower(turn, found)
         if turn.limits.cooling(turn):
-            return _hold(turn, self.rate, loss, known, "keep", found)
+            return _hold(turn, self.rate, known, "keep", found, loss=loss, mark=self.mark)
         reason = f"{found}: {self.rate:.3g} for {turn.limits.segment} steps more"
         phase = replace(self, gauge=gauge, mark=loss, known=known)
         return phase.begun(turn, "wait", reason, "snapshot")
@@ -128,7 +129,7 @@ class First(Segment):
         )
         # The average of good weights may rise at any rate, while it catches up with them.
         if known.lowered > settings.cuts or limits.cooling(turn):
-            return _hold(turn, rate, self.mark, known, "keep", found, "restore")
+            return _hold(turn, rate, known, "keep", found, "restore", mark=self.mark)
         phase = replace(self, rate=rate, gauge=_gauge(turn), known=known)
         reason = f"{found}: from before it again at {rate:.3g}"
         return phase.begun(turn, "lower", reason, "restore")
@@ -138,24 +139,28 @@ class First(Segment):
 class Look(Segment):
     """The loss is measured before a rate that is held is raised."""
 
-    before: float | None  # the loss with which the hold began
+    before: float | None  # the loss of the last snapshot
     kind: Literal["look"] = "look"
     rate_is: ClassVar[RateIs] = "kept"
 
     def judge(self, turn: Turn, loss: float) -> Reply:
         """Raises the rate, or lowers one that has spoilt the weights."""
-        settings, known = turn.settings, self.known
+        known = self.known
         if not finite(loss):
-            return _hold(turn, self.rate, None, known, "keep", "no loss was seen")
-        if known.spoilt(settings, self.before, loss):
-            lower = self.rate / settings.factor**2
+            found = "no finite loss was seen"
+            return _hold(turn, self.rate, known, "keep", found, mark=self.before)
+        if self.before is not None and known.spoilt(turn, self.before, loss):
+            known = replace(known, ceiling=self.rate)
+            progress = turn.state.progress.gone_back()
+            turn = replace(turn, state=replace(turn.state, progress=progress))
             found = (
-                f"{_found(loss, self.before)}, with which {self.rate:.3g} began to be held: it "
-                f"spoils the weights, and the last snapshot comes back"
+                f"{_found(loss, self.before)}, that of the last snapshot: {self.rate:.3g} spoils "
+                f"the weights, and it comes back"
             )
-            return _hold(turn, lower, self.before, known, "lower", found, "restore")
+            lower = self.rate / turn.settings.factor**2
+            return _hold(turn, lower, known, "lower", found, "restore", mark=self.before)
         reason = f"{self.rate:.3g} is held, at a loss of {loss:.5g}"
-        return _raise(turn, self.rate, loss, self.known, reason)
+        return _raise(turn, self.rate, loss, self.before, known, reason)
 
 
 @dataclass(frozen=True)
@@ -172,10 +177,10 @@ class Raised(Segment):
         if not known.looks and not known.moved:
             known = known.watch(turn.settings, loss)
             if not known.moved and not _rises(turn, known, loss, self.mark):
-                return _wait(turn, self.rate, loss, known, found)
+                return _wait(turn, self.rate, loss, self.mark, known, found)
         usual = self.rate <= 1.01 * turn.limits.usual * turn.limits.customary
         if usual and loss < self.mark and not known.looks:
-            return _raise(turn, self.rate, loss, known, found)
+            return _raise(turn, self.rate, loss, self.mark, known, found)
         rival = loss if finite(loss) else None
         phase = Back(self.lower, _gauge(turn), known, self.rate, rival, self.mark)
         reason = (
@@ -218,22 +223,23 @@ class Back(Rival):
         rate = self.rate / turn.settings.factor
         if its > max(self._required(turn, gain), self._chance(turn.settings)):
             known = replace(known, earlier=self.mark)
-            return _raise(turn, self.higher, rival, known, found, "take back")
+            return _raise(turn, self.higher, rival, self.mark, known, found, "take back")
+        if known.looks and known.spoilt(turn, self.mark, loss):
+            found += f": {self.rate:.3g} spoils the weights, and those of before come back"
+            return _hold(turn, rate, known, "lower", found, "restore", mark=self.mark)
         if self._slow(turn, gain):
             found += f", less than {turn.settings.late_gain:.0%} of the mean per segment so far"
             return cool(turn, self.rate, (turn.limits.last_step or 0) - turn.seen.step, found)
-        if gain > 0.0 and known.spoilt(turn.settings, self.mark, rival):
-            found = f"{found}, so that {self.rate:.3g} is near to what spoils the weights"
-            return _hold(turn, rate, loss, known, "lower", found)
+        if gain > 0.0 and known.spoilt(turn, self.mark, rival):
+            found += f", so that {self.rate:.3g} is near to what spoils the weights"
+            return _hold(turn, rate, known, "lower", found, loss=loss, mark=self.mark)
         if gain > 0.0 or (known.looks and its > 0.0):
-            return _hold(turn, self.rate, loss, known, "keep", found)
+            return _hold(turn, self.rate, known, "keep", found, loss=loss, mark=self.mark)
         if known.looks:  # late, lower rates look better than they are: no more than one step
-            if known.spoilt(turn.settings, self.mark, loss):
-                return _hold(turn, rate, self.mark, known, "lower", found, "restore")
-            return _hold(turn, rate, loss, known, "lower", found)
+            return _hold(turn, rate, known, "lower", found, loss=loss, mark=self.mark)
         if known.earlier is not None:  # the raise was good for a moment only
             found = f"{found}; neither is lower, so that the raise before is undone as well"
-            return _hold(turn, rate, known.earlier, known, "undo", found, "restore earlier")
+            return _hold(turn, rate, known, "undo", found, "restore earlier", mark=known.earlier)
         other = loss if finite(loss) else None
         phase = Lower(rate, _gauge(turn), known, self.rate, other, self.mark)
         reason = f"{found}; neither is lower, so that {rate:.3g} is tried from there"
@@ -283,18 +289,24 @@ class Lower(Rival):
     def compare(self, turn: Turn, loss: float, rival: float, known: Known, found: str) -> Reply:
         """Goes on with it if the loss fell, or rose less."""
         if loss < self.mark:
-            return _hold(turn, self.rate, loss, known, "keep", found)
+            return _hold(turn, self.rate, known, "keep", found, loss=loss, mark=self.mark)
         rate = self.rate if loss < rival else self.higher
-        return _hold(turn, rate, self.mark, known, "keep", found, "restore")
+        return _hold(turn, rate, known, "keep", found, "restore", mark=self.mark)
 
 
 def look_up(turn: Turn, hold: Hold) -> Reply:
     """Begins another search from a rate that is held."""
     step, limits = turn.seen.step, turn.limits
-    known = Known(hold.start, moved=True, wasted=hold.wasted, looks=hold.looks + 1)
+    known = Known(
+        hold.start,
+        moved=True,
+        ceiling=hold.ceiling,
+        wasted=hold.wasted,
+        looks=hold.looks + 1,
+    )
     # What can be measured is measured at once, a training loss over a segment.
     steps = 1 if limits.measurable else limits.segment
-    phase = Look(hold.rate, Gauge(step, step + steps, step), known, hold.loss)
+    phase = Look(hold.rate, Gauge(step, step + steps, step), known, hold.snapshot_loss)
     return turn.go(phase, Decision(hold.rate, next_step=step + 1, measure=steps == 1))
 
 
@@ -314,15 +326,15 @@ def _gauge(turn: Turn) -> Gauge:
     return Gauge(step, step + turn.limits.segment, step)
 
 
-def _wait(turn: Turn, rate: float, loss: float, known: Known, found: str) -> Reply:
+def _wait(turn: Turn, rate: float, loss: float, mark: float, known: Known, found: str) -> Reply:
     """The loss has not moved: the rate is too low, or it takes time."""
     settings, limits, higher = turn.settings, turn.limits, rate * turn.settings.factor
     found = f"{found}, which is still close to {known.start:.5g}, where it began"
     if limits.cooling(turn):
-        return _hold(turn, rate, loss, known, "keep", found)
+        return _hold(turn, rate, known, "keep", found, loss=loss, mark=mark)
     beyond = higher > 1.01 * limits.usual * limits.customary
     if beyond and limits.share(turn.seen.step) >= settings.wait_share:
-        return _raise(turn, rate, loss, known, found)
+        return _raise(turn, rate, loss, mark, known, found)
     if beyond or known.too_high(higher):
         higher = rate
     reason = f"{found}: {higher:.3g} for {limits.segment} steps"
@@ -331,7 +343,13 @@ def _wait(turn: Turn, rate: float, loss: float, known: Known, found: str) -> Rep
 
 
 def _raise(
-    turn: Turn, rate: float, loss: float, known: Known, found: str, *effects: Effect
+    turn: Turn,
+    rate: float,
+    loss: float,
+    mark: float | None,
+    known: Known,
+    found: str,
+    *effects: Effect,
 ) -> Reply:
     """Tries the next higher rate, as long as there is room."""
     settings, limits, step = turn.settings, turn.limits, turn.seen.step
@@ -340,7 +358,7 @@ def _raise(
     dear = known.wasted > settings.waste_share * limits.total(step)
     top = higher > settings.highest * limits.customary
     if late or dear or top or known.too_high(higher):
-        return _hold(turn, rate, loss, known, "keep", found, *effects)
+        return _hold(turn, rate, known, "keep", found, *effects, loss=loss, mark=mark)
     reason = f"{found}; {higher:.3g} is tried for {limits.segment} steps"
     phase = Raised(higher, _gauge(turn), known, rate, mark=loss)
     return phase.begun(turn, "raise", reason, *effects, "snapshot")
@@ -349,18 +367,22 @@ def _raise(
 def _hold(
     turn: Turn,
     rate: float,
-    loss: float | None,
     known: Known,
     rule: str,
     found: str,
     *effects: Effect,
+    loss: float = math.inf,
+    mark: float | None = None,
 ) -> Reply:
-    """Ends the search, with weights that a look can come back to."""
-    loss = loss if loss is not None and finite(loss) else None
-    phase = Hold(rate, turn.seen.step, known.start, loss, known.looks, known.wasted)
+    """Ends the search. A look can come back to the last snapshot, or to better weights of now.
+
+    `mark` is the loss of the one, `loss` that of the others, if nothing is gone back to.
+    """
+    if loss < (math.inf if mark is None else mark):
+        effects, mark = (*effects, "snapshot"), loss
+    # What the first search found too high may be so no longer; what spoils late does.
+    ceiling = known.ceiling if known.looks else None
+    phase = Hold(rate, turn.seen.step, known.start, mark, ceiling, known.looks, known.wasted)
     decision = Decision(rate, rule, f"{found}: {rate:.3g} is held")
     # Epochs that ended in trials say nothing of the rate that is held now.
-    progress = replace(turn.state.progress, wait=0)
-    if not any(effect.startswith("restore") for effect in effects):
-        effects = (*effects, "snapshot")
-    return turn.go(phase, decision, *effects, progress=progress)
+    return turn.go(phase, decision, *effects, progress=replace(turn.state.progress, wait=0))
