@@ -425,17 +425,18 @@ def test_nan_goes_back_and_cuts():
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
-def test_a_plateau_of_weights_that_got_worse_goes_back_to_the_best_ones():
+class Begins(keras.callbacks.Callback):
+    """The weight that each epoch begins with, un-averaged."""
+
+    def on_train_begin(self, logs=None):
+        self.weights = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.weights.append(self.model.get_weights()[0].item())
+
+
+def past_the_best(epochs):
     """The training loss falls for ever, the validation loss is lowest where the weight is -1."""
-
-    class Begins(keras.callbacks.Callback):
-        """The weight that each epoch begins with, un-averaged."""
-
-        def on_train_begin(self, logs=None):
-            self.weights = []
-
-        def on_epoch_begin(self, epoch, logs=None):
-            self.weights.append(self.model.get_weights()[0].item())
 
     def loss(y, p):
         return keras.ops.mean(keras.ops.where(y > 0.0, (p + 1.0) ** 2, p), axis=-1)
@@ -444,7 +445,27 @@ def test_a_plateau_of_weights_that_got_worse_goes_back_to_the_best_ones():
     model.compile(keras.optimizers.SGD(0.01), loss)
     callback, begins = adaptlr.AutoLR(), Begins()
     data = {"x": ones, "y": 0.0 * ones, "batch_size": 1, "validation_data": (ones, ones)}
-    history = model.fit(**data, epochs=40, verbose=0, callbacks=[callback, begins]).history
+    history = model.fit(**data, epochs=epochs, verbose=0, callbacks=[callback, begins]).history
+    return callback, begins, history
+
+
+def test_a_held_rate_that_has_spoilt_the_weights_goes_back_to_those_it_began_with():
+    callback, begins, _ = past_the_best(10)
+    raised, held, look = (
+        next(r for r in callback.decisions if r.rule == rule and part in r.reason)
+        for rule, part in (("raise", "is tried"), ("keep", "is held"), ("lower", "spoils"))
+    )
+    assert look.learning_rate == pytest.approx(held.learning_rate / 4)
+    # The gradient is 1, so the weight falls by the rate with each step.
+    began = begins.weights[1] - (raised.step - 20) * raised.learning_rate / 2
+    began -= (held.step - raised.step) * raised.learning_rate
+    after = began - (60 - look.step) * look.learning_rate
+    assert begins.weights[2] < began - 4 * held.learning_rate
+    assert begins.weights[3] == pytest.approx(after, abs=1e-5)
+
+
+def test_a_plateau_of_weights_that_got_worse_goes_back_to_the_best_ones():
+    callback, begins, history = past_the_best(40)
     cut = next(r for r in callback.decisions if r.rule == "cut")
     best = int(np.argmin(history["val_loss"][: cut.epoch]))
     good = begins.weights[best + 1]

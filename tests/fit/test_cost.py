@@ -79,7 +79,7 @@ def test_an_average_and_a_snapshot_are_one_copy_each():
     assert len(Snapshot(model, OptimizerRate(model))._values) == weights + slots - 1
 
 
-def test_what_was_set_aside_is_let_go_of_where_the_comparison_ends():
+def test_what_was_set_aside_is_let_go_of_where_the_comparison_ends(monkeypatch):
     model = classifier("adam")
     model.optimizer.build(model.trainable_variables)
     effects = Effects(model, OptimizerRate(model), averaging=True, step=0, epoch_steps=10)
@@ -88,8 +88,16 @@ def test_what_was_set_aside_is_let_go_of_where_the_comparison_ends():
     effects.carry_out(Decision(0.1, effects=("set aside", "restore"), rate_is="trial"), 2)
     effects.carry_out(Decision(0.1, rate_is="trial"), 3)
     assert set(effects.save()["snapshots"]) == {"last", "aside"}
-    effects.carry_out(Decision(0.1), 4)
-    assert set(effects.save()["snapshots"]) == {"last"}
+    held, keep = [], effects._snapshots.keep
+
+    def counted(*arguments, **settings):
+        held.append(set(effects.save()["snapshots"]))
+        return keep(*arguments, **settings)
+
+    monkeypatch.setattr(effects._snapshots, "keep", counted)
+    effects.carry_out(Decision(0.1, effects=("snapshot",)), 4)
+    assert held == [{"last"}]  # so that the new one takes its place
+    assert set(effects.save()["snapshots"]) == {"last", "earlier"}
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX says what its devices hold")
