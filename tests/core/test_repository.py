@@ -65,6 +65,11 @@ def table(name):
 PEERS = ("Prodigy", "D-Adaptation", "DoG", "Mechanic", "MoMo", "NadamW, AlgoPerf")
 
 
+def higher(unit, regret):
+    """A regret as what the best of the search is against AutoLR."""
+    return f"{abs(float(regret)):.1f}{unit} {'lower' if regret.startswith('-') else 'higher'}"
+
+
 def small_jobs():
     """The figures of the first pages: how AutoLR ends on the small jobs."""
     jobs = table("small-jobs")
@@ -83,8 +88,8 @@ def small_jobs():
         f"On {sum(not row[6].startswith('-') for row in jobs)} of them",
         f"median job gains {statistics.median(gains):.1f} points",
         f"worst loses {-min(gains):.1f}, the best gains {max(gains):.1f}",
-        f"ends {-float(ours['tuned'][5]):.1f} points lower on the jobs that we tuned `AutoLR` on",
-        f"{-float(ours['kept-out'][5]):.1f} lower on those that we kept out",
+        f"ends {higher(' points', ours['tuned'][5])} on the jobs that we tuned `AutoLR` on",
+        f"{higher('', ours['kept-out'][5])} on those that we kept out",
         f"the worst job ends {-min(regrets):.1f} points below its best decay",
         f"{below} of {runs} runs ended more than 3 points below the default rate",
     }
