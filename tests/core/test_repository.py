@@ -109,6 +109,9 @@ def test_longer_runs_on_the_first_page_are_those_of_the_benchmark():
     assert len(peers) == 6
     (free,) = (row[9] for row in table("small-race") if row[0].endswith("best of seven"))
     assert f"rates of `ScheduleFreeAdamW` ends {-float(free):.1f} points higher" in shown
+    ends = {(row[0], row[1]): float(row[3]) for row in table("cifar-bfloat16")}
+    gains = [ends[n, "AutoLR"] - ends[n, "constant"] for n in ("resnet20, adam", "resnet20, sgd")]
+    assert "ends {:.1f} points higher with Adam and {:.1f} with SGD".format(*gains) in shown
     cosine = -float(table("cifar-bfloat16-marks")[0][2])
     assert f"best of three cosine decays ends {cosine:.1f} points higher" in shown
     (regret,) = (row[4] for row in table("pictures") if row[0] == "AutoLR")
