@@ -137,6 +137,10 @@ def test_marks_on_small_jobs_are_those_of_the_tables():
     tuned, kept = (table(f"small-{kind}")[-1] for kind in ("tuned", "kept-out"))
     page = text("docs/benchmarks.md")
     far = " / ".join(f"{row[3].split()[0]} of {row[2]}" for row in (tuned, kept))
+    ratios = {row[0]: float(row[5].split()[0]) for row in table("small-rates")}
+    for name, ratio in ratios.items():
+        shown = name.split(",")[1].split()[0]
+        assert f"{shown} {max(ratio, 1 / ratio):.0f}" in page.split("within a factor of 4")[1]
     for figures in (far, *(f"{tuned[i].lstrip('+')} / {kept[i].lstrip('+')}" for i in (4, 5, 7))):
         assert f"| {figures} |" in page
     longer = [next(r for r in table(name) if r[0] == "AutoLR") for name in ("figures", "held-out")]
