@@ -267,10 +267,12 @@ def test_a_look_that_sees_no_finite_loss_keeps_the_snapshot():
 def test_a_look_is_free_where_too_much_is_undone_for_another_trial():
     phase = Hold(0.016, 250, start=2.3, snapshot_loss=0.9, wasted=121)
     state = replace(Feedback().init(a_run()), phase=phase)
-    for loss, rate in ((0.8, 0.016), (1.7, 0.004)):
+    state = replace(state, progress=replace(state.progress, wait=2))
+    for loss, rate, wait in ((0.8, 0.016, 2), (1.7, 0.004, 0)):
         look, _ = Feedback().update(state, Observation(260, 2))
-        _, decision = Feedback().update(look, Observation(261, 2, 1.0, validation_loss=loss))
+        held, decision = Feedback().update(look, Observation(261, 2, 1.0, validation_loss=loss))
         assert (decision.rule, decision.scale) == ("keep" if loss < 1 else "lower", rate)
+        assert held.progress.wait == wait  # epochs without improvement still count
 
 
 def test_a_rate_that_has_spoilt_the_weights_is_not_tried_again():

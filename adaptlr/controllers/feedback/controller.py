@@ -50,8 +50,8 @@ class Feedback:
       and the two losses are compared: the raise must have gained `least_raise` times as much, and
       `doubt` more with each doubling beyond. The better one goes on, weights and slots included;
       the first raise that is not better ends the search. If it lost more than `spoilt` of all
-      gains, the rate before it is too close to that, and is divided by `factor`, too. If neither
-      brought anything, a lower rate is tried from there.
+      gains while the rate before it gained, that one is close to what spoils the weights, and is
+      divided by `factor`, too. If neither brought anything, a lower rate is tried from there.
     * *Wait*: as long as the loss has not left its start by more than its noise, nothing is
       compared. The rate goes up to `usual` times the customary one, and beyond it after
       `wait_share` of the run. Where the loss has risen by `least_move`, the weights were good
@@ -60,8 +60,8 @@ class Feedback:
       have brought nothing, it is divided by `cut`, `cuts` times at most, and then cooled down,
       from the last snapshot if the metric is worse than its best by `worse` times its noise. At
       the shares `look_at` of the run one more search looks up. If the loss has lost more than
-      `spoilt` of what was gained when the hold began, the last snapshot comes back instead, at the
-      rate over the square of `factor`. If the last search finds that the held rate gains less than
+      `spoilt` of what was gained with the last snapshot, that comes back instead, at the rate over
+      the square of `factor`. If the last search finds that the held rate gains less than
       `late_gain` of what segments have gained on average, and a higher one no more, it is held no
       longer, unless the loss has not clearly moved (`clear_move`).
     * *Cool*: linear to zero over what is left after the last look, or over the last `cool_share`

@@ -384,5 +384,8 @@ def _hold(
     ceiling = known.ceiling if known.looks else None
     phase = Hold(rate, turn.seen.step, known.start, mark, ceiling, known.looks, known.wasted)
     decision = Decision(rate, rule, f"{found}: {rate:.3g} is held")
-    # Epochs that ended in trials say nothing of the rate that is held now.
-    return turn.go(phase, decision, *effects, progress=replace(turn.state.progress, wait=0))
+    progress = turn.state.progress
+    # Epochs that ended in trials say nothing of the rate that is held now; a look alone is none.
+    if rule != "keep" or not isinstance(turn.state.phase, Look):
+        progress = replace(progress, wait=0)
+    return turn.go(phase, decision, *effects, progress=progress)
