@@ -227,3 +227,26 @@ def test_averages_begin_with_the_weights_that_were_loaded(tmp_path):
     assert rules.count("begin") == rules.count("warm") == 1
     assert history["val_loss"][-1] <= loaded
     json.dumps(callback.decisions[0].__dict__)
+
+
+def test_a_file_of_weights_has_no_snapshot_whose_loss_would_be_known(tmp_path):
+    """A look must not go back to weights that are not those it compares with."""
+    path = tmp_path / "run.weights.h5"
+    x = np.random.default_rng(0).normal(size=(320, 1)).astype("float32")
+    data = {"x": x, "y": 2 * x, "batch_size": 8, "verbose": 0, "validation_data": (x, 2 * x)}
+
+    class Phase(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            phases.append(callback._present_state.inner.phase)
+
+    phases, callback = [], adaptlr.AutoLR()
+    small().fit(**data, epochs=8, callbacks=[callback, Phase(), Save(2, path)])
+    before = phases[3]
+    assert before.kind == "hold"
+    assert before.snapshot_loss is not None
+    network, callback, phases = small(), adaptlr.AutoLR(), []
+    attach(network)
+    network.load_weights(path)
+    network.fit(**data, initial_epoch=3, epochs=8, callbacks=[callback, Phase()])
+    assert (phases[0].kind, phases[0].rate) == ("hold", before.rate)
+    assert phases[0].snapshot_loss is None
