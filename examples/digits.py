@@ -76,7 +76,7 @@ class Result:
 
     @property
     def accuracies(self):
-        """Control accuracy at each epoch's end, as (step, value)."""
+        """Validation accuracy at each epoch's end, as (step, value)."""
         return self.log.series("epoch/val_accuracy")
 
     @property

@@ -147,7 +147,7 @@ def one_cycle(run: Run, _: float | None) -> Start:
 
 
 def greedy(run: Run, _: float | None) -> Start:
-    """GreedyLR (arXiv 2512.14527) on the control loss of every epoch, from the standard rate."""
+    """GreedyLR (arXiv 2512.14527) on every epoch's validation loss, from the standard rate."""
     return Start(run.standard, [GreedyLR()])
 
 

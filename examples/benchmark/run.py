@@ -7,7 +7,8 @@ Two processes with `--shard 0/2` and `--shard 1/2` share the work. With `--minut
 that would not fit into the time left, and the same command goes on with it later. With `--backup`
 a run that is cut off goes on at its last epoch; `--left` says what is left and how long it takes.
 The suite `cifar` is for a GPU, on any backend; a processor takes hours for each run. The same in
-16 bits, `cifar-bfloat16`, takes 45 minutes on PyTorch and a processor that computes in them.
+16 bits, `cifar-bfloat16`, takes 45 minutes on PyTorch and a processor that computes in them, and
+`pictures-large` half an hour on PyTorch.
 `tables.py` makes the tables of docs/benchmarks.md from the lines.
 """
 

@@ -34,7 +34,8 @@ CPU_SUITES = ("digits", "cifar-small", "vit-small")
 # Suites that are in no figure over all, and what is shown there beside the methods of the others.
 APART = {"held-out": (), "pictures": REPLACING}
 RACED = (*CPU_SUITES, "held-out")
-NETWORKS = ("cifar", "cifar-bfloat16")  # each run takes long: a row for each method and rate
+# Each run takes long: a row for each method and rate.
+NETWORKS = ("cifar", "cifar-bfloat16", "pictures-large")
 
 
 def cell_of(line: Line) -> Cell:
@@ -42,23 +43,23 @@ def cell_of(line: Line) -> Cell:
     return line["suite"], line["task"], line["optimizer"], line["seed"]
 
 
-def control(line: Line) -> list[float]:
-    """Control accuracy at the end of each epoch."""
+def validation(line: Line) -> list[float]:
+    """Validation accuracy at the end of each epoch."""
     return [epoch["val_accuracy"] for epoch in line["epochs"]]
 
 
 def by_cell(lines: Iterable[Line]) -> dict[Cell, dict[str, list[Line]]]:
-    """Cell → method → runs; the oracle is the decay that ends best on the control split."""
+    """Cell → method → runs; the oracle is the decay that ends best on the validation split."""
     cells: dict[Cell, dict[str, list[Line]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
         cells[cell_of(line)][line["method"]].append(line)
     for methods in cells.values():
         decays = methods.pop("decay", [])
         if len(decays) == len(ORACLE_FACTORS):
-            methods[ORACLE] = [max(decays, key=lambda line: control(line)[-1])]
+            methods[ORACLE] = [max(decays, key=lambda line: validation(line)[-1])]
         tried = methods.pop("ScheduleFreeAdamW at", [])
         if len(tried) == len(FACTORS):
-            methods[BEST_FREE] = [max(tried, key=lambda line: control(line)[-1])]
+            methods[BEST_FREE] = [max(tried, key=lambda line: validation(line)[-1])]
     return {cell: dict(methods) for cell, methods in cells.items() if "constant" in methods}
 
 
@@ -66,8 +67,8 @@ def by_cell(lines: Iterable[Line]) -> dict[Cell, dict[str, list[Line]]]:
 
 
 def steps_ratio(line: Line, constant: Line) -> float | None:
-    """Steps to the best control accuracy of the constant rate, as a share of its own; or None."""
-    target = max(control(constant))
+    """Steps to the constant rate's best validation accuracy, as a share of its own; or None."""
+    target = max(validation(constant))
 
     def reached(run: Line) -> float | None:
         return next((e["step"] for e in run["epochs"] if e["val_accuracy"] >= target), None)
@@ -260,7 +261,7 @@ def reached_on_network(group: Sequence[dict[str, list[Line]]]) -> list[str]:
     """What stands against these marks, in their order; the best cosine is that of validation."""
     pairs = [(runs[OURS][0], runs["constant"][0]) for runs in group]
     raced = [(runs[OURS][0], tried) for runs in group if (tried := runs.get("CosineDecay at"))]
-    best = [points(line, max(tried, key=lambda x: control(x)[-1])) for line, tried in raced]
+    best = [points(line, max(tried, key=lambda x: validation(x)[-1])) for line, tried in raced]
     usual = [mean([points(line, x) for x in tried]) for line, tried in raced]
     seconds = [
         [line["processor_seconds"] / line["steps"] for line in pair]

@@ -399,6 +399,11 @@ def resnet(widths: tuple[int, ...], blocks: int) -> Callable[[tuple[int, ...]], 
     return make
 
 
+def narrow_mobile_net(shape: tuple[int, ...]) -> keras.Model:
+    """MobileNet of width 0.25, for all the pictures."""
+    return pictures.mobile_net(shape, len(pictures.pictures()))
+
+
 def efficient_net(shape: tuple[int, ...]) -> keras.Model:
     """EfficientNetB0, without weights; it divides by 255 what comes in, and crops are about 1."""
     image = keras.Input(shape)
@@ -436,7 +441,7 @@ TASKS = [
     Task("held-out", "resnet-gn", cifar_splits(10_000, 8), residual_net, shift=1, mirror=True),
     *(
         Task(
-            "pictures",
+            suite,
             name,
             splits,
             model,
@@ -446,10 +451,10 @@ TASKS = [
             shift=4,
             mirror=True,
         )
-        for name, splits, model, size in (
-            ("mobilenet", picture_splits, lambda shape: pictures.mobile_net(shape, 16), 64),
-            ("mobilenet-tuned", few_pictures, pictures.tuned_net, 16),
-            ("efficientnet", picture_splits, efficient_net, 64),
+        for suite, name, splits, model, size in (
+            ("pictures", "mobilenet", picture_splits, narrow_mobile_net, 64),
+            ("pictures", "mobilenet-tuned", few_pictures, pictures.tuned_net, 16),
+            ("pictures-large", "efficientnet", picture_splits, efficient_net, 64),
         )
     ),
     # 30 epochs at batch 128 are ARC's protocol (arXiv 2106.08767). The suite `cifar` is for a GPU,

@@ -74,6 +74,7 @@ def only_on(backend):
         ("cifar", "resnet20", "sgd"),
         pytest.param("cifar-bfloat16", "resnet20", "adam", marks=only_on("torch")),
         pytest.param("pictures", "mobilenet", "adam", marks=only_on("tensorflow")),
+        pytest.param("pictures-large", "efficientnet", "adam", marks=only_on("torch")),
     ],
 )
 def test_suites_of_larger_networks_go_on_in_pieces(suite, network, optimizer, tmp_path):
