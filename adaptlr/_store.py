@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 3
+FORMAT = 4
 _MAGIC_BEFORE_3 = b"adaptlr state\n"
 
 

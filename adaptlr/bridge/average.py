@@ -13,6 +13,7 @@ from adaptlr.bridge.carried_state import attach
 from adaptlr.bridge.schedule_free import Points, averages
 from adaptlr.bridge.variables import (
     Cells,
+    differ,
     from_host,
     held,
     model_variables,
@@ -25,7 +26,7 @@ _GAMMA = 16.0  # larger forgets faster
 
 
 class RunningAverage:
-    """Average of all floating-point variables of a model, over a window that grows with training.
+    """Average of what is trained in a model, over a window that grows with training.
 
     `avg += (1 - β) (w - avg)` with `β = (1 - n/t) ** (gamma + 1)`, t steps after the start and n
     after the update before: a power-function average whose width is a fixed share of the steps so
@@ -38,6 +39,9 @@ class RunningAverage:
     `(m[t] - μⁿ m[t-n]) / (1 - μⁿ)`, so that the statistics are as recent as the weights.
 
     What a schedule-free optimizer trains is not averaged a second time: its own average counts.
+
+    Other variables, such as a constant mask or a weight that a callback anneals, are not averaged.
+    They stay what they are, and belong to the best weights with the value of then.
 
     Args:
         model: A built model.
@@ -52,12 +56,15 @@ class RunningAverage:
     ) -> None:
         self._model, self._points = model, known or {}
         momenta, variances = _batch_statistics(model)
+        trained = {id(v) for v in model.trainable_variables} if whole else set()
         floats = [v for v in model_variables(model) if keras.backend.is_float_dtype(v.dtype)]
         self._averaged = [
-            v for v in floats if id(v) not in self._points and (whole or id(v) in momenta)
+            v for v in floats if id(v) not in self._points and id(v) in trained | momenta.keys()
         ]
         averaged = {id(v) for v in self._averaged}
         self._variables = [v for v in floats if id(v) in averaged or id(v) in self._points]
+        swapped = {id(v) for v in self._variables}
+        self._others = [v for v in floats if whole and id(v) not in swapped]
         self._known = [v for v in self._averaged if id(v) in momenta]
         self._momenta = [momenta[id(v)] for v in self._known]
         places = {id(v): place for place, v in enumerate(self._known)}
@@ -70,6 +77,7 @@ class RunningAverage:
         )
         self._start = self._step = step
         self._raw: list[Any] | None = None
+        self._shown: list[Any] | None = None  # in its place, if not the average
         self._best: list[Any] | None = None
         self._untrained: list[Any] | None = None
 
@@ -153,29 +161,61 @@ class RunningAverage:
             values: What `validated` has returned, to be put there instead.
         """
         if self._raw is None:
-            shown = None if values is None else from_host(values, self._variables)
             self._raw = to_host([held(v) for v in self._variables])
-            write(self._variables, self._values if shown is None else shown)
+            self._shown = values
+            write(self._variables, self._in_place)
             self._mark_model(averaged=True)
 
     def validated(self) -> list[Any]:
         """Returns the present average, in the host's memory."""
         return to_host(self._values)
 
-    def swap_out(self) -> None:
-        """Puts the raw weights back."""
-        if self._raw is not None:
-            write(self._variables, from_host(self._raw, self._variables))
-            self._raw = None
-            self._mark_model(averaged=False)
+    @property
+    def _in_place(self) -> list[Any]:
+        """What the model holds while the raw weights wait."""
+        return self._values if self._shown is None else from_host(self._shown, self._variables)
+
+    def _set_by_others(self) -> list[bool]:
+        return differ(self._in_place, [held(v) for v in self._variables])
+
+    def swap_out(self, *, interrupted: bool = False) -> None:
+        """Puts the raw weights back, but for those that somebody else has set meanwhile.
+
+        A callback that prunes weights, or sets them otherwise, where an epoch ends or begins,
+        means those that are trained: they and the average become what it has set.
+
+        Args:
+            interrupted: Whether an exception ends `fit`: a step that failed may have left nothing
+                in the variables that could be compared.
+        """
+        if self._raw is None:
+            return
+        raw, arrays = from_host(self._raw, self._variables), self._cells.arrays
+        changed = [] if interrupted else self._set_by_others()
+        if any(changed):
+            present = read(self._variables)
+            raw = [b if new else a for new, a, b in zip(changed, raw, present, strict=True)]
+            set_to = {
+                id(v): b
+                for new, v, b in zip(changed, self._variables, present, strict=True)
+                if new
+            }
+            every = [*self._averaged, *self._known]
+            self._cells.arrays = [set_to.get(id(v), a) for v, a in zip(every, arrays, strict=True)]
+        write(self._variables, raw)
+        self._raw = self._shown = None
+        self._mark_model(averaged=False)
 
     def keep_best(self) -> None:
         """Remembers the present average as the best so far, in the host's memory."""
-        self._best, self._untrained = to_host(self._values), None
+        self._best, self._untrained = self._all_values(), None
 
     def keep_untrained(self) -> None:
         """Remembers the weights of before the first step, until others are the best."""
-        self._untrained = to_host(self._values)
+        self._untrained = self._all_values()
+
+    def _all_values(self) -> list[Any]:
+        return to_host([*self._values, *(held(v) for v in self._others)])
 
     def leave_untrained(self) -> bool:
         """Makes them the best so far; False if there are none."""
@@ -192,10 +232,11 @@ class RunningAverage:
                 callback has put in its place, such as the best of an early stop.
         """
         if self._best is not None:
-            write(self._variables, from_host(self._best, self._variables))
+            every = [*self._variables, *self._others]
+            write(every, from_host(self._best, every))
         elif overwritten or not self.swapped:
             write(self._variables, self._values)
-        self._raw = None
+        self._raw = self._shown = None
         self._mark_model(averaged=True)
 
     def _mark_model(self, *, averaged: bool) -> None:

@@ -178,7 +178,7 @@ class SkippedBatches:
         logs: What other callbacks are told of each of these batches.
     """
 
-    def __init__(self, model: Any, logs: dict[str, float]) -> None:
+    def __init__(self, model: Any, logs: dict[str, Any]) -> None:
         self._model = model
         self._step = model.train_function
         self._batch: Any = None
@@ -198,14 +198,14 @@ class SkippedBatches:
         for _ in range(self._model.steps_per_execution or 1):
             self._batch = next(iterator)
 
-    def _tensorflow(self, iterator: Any) -> dict[str, float]:
+    def _tensorflow(self, iterator: Any) -> dict[str, Any]:
         self._read(iterator)
         return self._logs
 
-    def _jax(self, state: Any, iterator: Any) -> tuple[dict[str, float], Any]:
+    def _jax(self, state: Any, iterator: Any) -> tuple[dict[str, Any], Any]:
         self._read(iterator)
         return self._logs, state
 
-    def _torch(self, data: Any) -> dict[str, float]:
+    def _torch(self, data: Any) -> dict[str, Any]:
         self._batch = data[0]
         return self._logs

@@ -14,6 +14,7 @@ import numpy as np
 from adaptlr.bridge.snapshots import random_state, set_random_state
 
 _FEW = 10
+_TEXT = ("string", "object")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def evaluate(
     """
     x, y, sample_weight = data, None, None
     if isinstance(data, tuple | list):
-        x, y, sample_weight = (*data, None)[:3]
+        x, y, sample_weight = (*data, None, None)[:3]
         # Told steps alone, Keras divides all of the data by them: a batch too large for a GPU.
         batch_size = batch_size or 32
     with _undisturbed(model):
@@ -101,10 +102,24 @@ def evaluate(
     return {f"val_{name}": value for name, value in logs.items()}
 
 
-def few(data: Any) -> int:
+def wants_whole_batches(model: Any) -> bool:
+    """Whether batches must be as large as `fit` makes them: other sizes are an error, or no state.
+
+    Layers that keep their state from batch to batch have one of that size, an input may name it,
+    and on JAX a batch is dealt out to the devices.
+    """
+    named = [x for x in keras.tree.flatten(getattr(model, "inputs", None)) if x is not None]
+    return (
+        any(getattr(layer, "stateful", False) for layer in model._flatten_layers())
+        or any(len(x.shape) > 0 and x.shape[0] is not None for x in named)
+        or keras.distribution.distribution() is not None
+    )
+
+
+def few(data: Any, batch_size: int | None = None) -> int:
     """A number of batches, at most ten, that `evaluate` finds in `data`."""
     if isinstance(data, tuple | list):
-        return min(_FEW, math.ceil(len(keras.tree.flatten(data[0])[0]) / 32))
+        return min(_FEW, math.ceil(_length(data) / (batch_size or 32)))
     try:
         return max(1, min(_FEW, len(data)))
     except TypeError:  # a dataset of unknown length, which holds one at least
@@ -114,19 +129,26 @@ def few(data: Any) -> int:
 def size(data: Any) -> int | None:
     """How many samples the data hold, about; None if they do not say."""
     if isinstance(data, tuple | list):
-        return len(keras.tree.flatten(data[0])[0])
+        return _length(data)
     try:
         return len(data) * (getattr(data, "batch_size", None) or 32)
     except TypeError:
         return None
 
 
-def sample(data: Any, samples: int) -> tuple[Any, int | None]:
+def _length(data: Any) -> int:
+    first = keras.tree.flatten(data[0])[0]
+    return int(first.shape[0]) if getattr(first, "shape", None) else len(first)
+
+
+def sample(data: Any, samples: int, whole: int = 1) -> tuple[Any, int | None]:
     """A part of the data, always the same one, and how many batches of it to evaluate.
 
     Args:
         data: What `evaluate` takes, or None.
-        samples: How many samples, about, ≥ 1. Of what comes in batches the first ones are taken.
+        samples: How many samples, about, ≥ 1. Of what comes in batches the first ones are taken,
+            and of arrays whose rows cannot be picked, such as sparse ones or text.
+        whole: What their number must be a multiple of.
 
     Returns:
         What to evaluate, and the number of batches, None for all.
@@ -137,10 +159,21 @@ def sample(data: Any, samples: int) -> tuple[Any, int | None]:
     if not isinstance(data, tuple | list):
         batch = getattr(data, "batch_size", None) or 32
         return data, max(1, min(len(data), math.ceil(samples / batch)))
+    samples = math.ceil(samples / whole) * whole
     if total <= samples:
         return data, None
+    if not all(map(_has_rows, keras.tree.flatten(tuple(data)))):
+        return data, math.ceil(samples / (whole if whole > 1 else 32))
     chosen = np.sort(np.random.default_rng(0).permutation(total)[:samples])
     return keras.tree.map_structure(lambda part: _rows(part, chosen), tuple(data)), None
+
+
+def _has_rows(part: Any) -> bool:
+    """Whether rows of it can be picked, and `evaluate` takes them."""
+    if part is None or hasattr(part, "iloc"):
+        return True
+    kind = getattr(part, "dtype", None)
+    return hasattr(part, "__array__") and str(getattr(kind, "name", kind)) not in _TEXT
 
 
 def _rows(part: Any, chosen: Any) -> Any:
@@ -151,7 +184,7 @@ def _rows(part: Any, chosen: Any) -> Any:
 
 @contextmanager
 def _undisturbed(model: Any) -> Iterator[None]:
-    variables = model.metrics_variables
+    variables = [*model.metrics_variables, *_carried(model)]
     values = [keras.ops.copy(keras.ops.stop_gradient(v)) for v in variables]
     state, training = random_state(), getattr(model, "training", None)
     put_back = _jax_values(model)
@@ -180,6 +213,12 @@ def _undisturbed(model: Any) -> Iterator[None]:
             **held,
             "optimizer_variables": [v.value for v in model.optimizer.variables],
         }
+
+
+def _carried(model: Any) -> list[Any]:
+    """What layers carry on from batch to batch, of training as of evaluation."""
+    layers = [x for x in model._flatten_layers() if getattr(x, "stateful", False)]
+    return list({id(v): v for x in layers for v in x.non_trainable_variables}.values())
 
 
 def _jax_values(model: Any) -> Callable[[], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -194,7 +195,8 @@ def _guard(owner: Any, name: str, act: Callable[[], None]) -> None:
         try:
             return method(*arguments, **keywords)
         except BaseException:
-            act()
+            with suppress(Exception):  # what ended it is what is to be told
+                act()
             raise
 
     vars(owner)[name] = guarded

@@ -39,13 +39,13 @@ class Snapshot:
         self._random_state = random_state()
 
     @property
-    def finite(self) -> bool:
-        """Whether nothing in it is NaN or infinite; on the host that costs the device nothing."""
-        return all(
-            bool(np.isfinite(value).all())
+    def infinite(self) -> set[int]:
+        """Ids of the variables that hold NaN or infinities; the device is not asked."""
+        return {
+            id(variable)
             for variable, value in zip(self._variables, self._values, strict=True)
-            if keras.backend.is_float_dtype(variable.dtype)
-        )
+            if keras.backend.is_float_dtype(variable.dtype) and not np.isfinite(value).all()
+        }
 
     def restore(self) -> None:
         """Puts every variable back; the snapshot stays good for another time."""
@@ -85,9 +85,13 @@ class Snapshots:
 
     Args:
         rate: The rates, which a restore must not touch, and the optimizers that have them.
+
+    Attributes:
+        infinite: Ids of the variables that held NaN or infinities before anything was trained.
     """
 
     def __init__(self, rate: OptimizerRate) -> None:
+        self.infinite: set[int] = set()
         self._rate = rate
         self._kept: dict[str, Snapshot] = {}
 
@@ -103,7 +107,9 @@ class Snapshots:
         """
         # A loss is that of the step before: the last step may have made NaN of the weights unseen.
         snapshot = Snapshot(model, self._rate)
-        if not (snapshot.finite or (untrained and not self)):
+        if untrained and not self:
+            self.infinite = snapshot.infinite
+        if not snapshot.infinite <= self.infinite:
             return None
         if self:
             self._kept["earlier"] = self._kept["last"]
@@ -141,6 +147,7 @@ class Snapshots:
     def load(self, saved: dict[str, Any], model: Any) -> None:
         """Becomes the snapshots that `save` has saved, of a model alike."""
         self._kept = {name: Snapshot(model, self._rate).load(one) for name, one in saved.items()}
+        self.infinite = self._kept["last"].infinite if self else set()
 
 
 def _restored(snapshot: Snapshot | None) -> Snapshot | None:

@@ -191,17 +191,41 @@ def write(variables: Sequence[Any], values: Sequence[Any]) -> None:
 
 
 def _assign(variables: Sequence[Any], values: Sequence[Any]) -> None:
+    # On JAX a step that failed has left nothing in a variable: its value cannot be asked for.
+    in_graph = keras.backend.backend() == "tensorflow"
     for variable, value in zip(variables, values, strict=True):
-        inner = variable.value
+        inner: Any = variable.value if in_graph else None
         if hasattr(inner, "read_value"):
             inner.assign(value, read_value=False)  # Keras would read it back, which takes as long
         else:
             variable.assign(value)
 
 
-def finite_weights(model: Any) -> bool:
-    """Whether no variable of the model is NaN or infinite."""
-    floats = [held(v) for v in model_variables(model) if keras.backend.is_float_dtype(v.dtype)]
+def differ(before: Sequence[Any], now: Sequence[Any]) -> list[bool]:
+    """Says of each array whether it holds other numbers than before; NaN is none."""
+    if not now:
+        return []
+    return [bool(x) for x in keras.ops.convert_to_numpy(_changes(list(before), list(now)))]
+
+
+@in_one_call
+def _changes(before: list[Any], now: list[Any]) -> Any:
+    pairs = zip(before, now, strict=True)
+    return keras.ops.stack([keras.ops.any((a != b) & (b == b)) for a, b in pairs])
+
+
+def finite_weights(model: Any, infinite: set[int] | frozenset[int] = frozenset()) -> bool:
+    """Whether training has made no variable of the model NaN or infinite.
+
+    Args:
+        model: A built model.
+        infinite: Ids of variables that were so before it, such as a mask.
+    """
+    floats = [
+        held(v)
+        for v in model_variables(model)
+        if keras.backend.is_float_dtype(v.dtype) and id(v) not in infinite
+    ]
     # One number for all of them waits for the device once.
     return not floats or bool(keras.ops.convert_to_numpy(_zero(floats)) == 0.0)
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from adaptlr._store import Store, rebuild
 from adaptlr.bridge.compiled import SkippedBatches
@@ -261,7 +262,7 @@ class Backup:
         else:
             at["data"] = self._data_state
             results = model.get_metrics_result()
-            at["results"] = {name: float(value) for name, value in results.items()}
+            at["results"] = {name: _result(value) for name, value in results.items()}
             at["metrics"] = to_host(model.metrics_variables)
             at["random"] = random_state()
         at["first"] = self._first
@@ -321,13 +322,19 @@ def _assign(variables: Sequence[Any], arrays: Sequence[Any]) -> None:
     write(variables, from_host(arrays, variables))
 
 
+def _result(value: Any) -> Any:
+    """A metric's value for a file: a number, or of one with several an array."""
+    array = np.asarray(keras.ops.convert_to_numpy(value))
+    return float(array) if array.ndim == 0 else array
+
+
 def _positions(writers: Sequence[Writer]) -> list[Any]:
     """Where each log stands, None for those that cannot tell."""
     return [_position(writer) for writer in writers]
 
 
 def _position(writer: Any) -> Any:
-    with suppress(OSError):  # it will be named when something is written to it
+    with suppress(Exception):  # it will be named when something is written to it
         return writer.position() if hasattr(writer, "position") else None
     return None
 
@@ -337,6 +344,6 @@ def _rewind(writers: Sequence[Writer], positions: Sequence[Any]) -> None:
         if position is not None and hasattr(writer, "rewind"):
             try:
                 writer.rewind(position)
-            except OSError as error:
+            except Exception as error:
                 name = type(writer).__name__
                 warnings.warn(f"{name} cannot drop what comes again: {error}", stacklevel=4)

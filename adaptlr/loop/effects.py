@@ -8,6 +8,7 @@ from adaptlr.bridge.average import RunningAverage
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.bridge.schedule_free import points
 from adaptlr.bridge.snapshots import Snapshot, Snapshots
+from adaptlr.bridge.variables import finite_weights
 from adaptlr.controllers import Decision
 from adaptlr.controllers.base import Effect
 
@@ -53,6 +54,11 @@ class Effects:
     def restorable(self) -> bool:
         """Whether there is a snapshot to go back to."""
         return bool(self._snapshots)
+
+    @property
+    def sound(self) -> bool:
+        """Whether training has made no weight NaN or infinite."""
+        return finite_weights(self._model, self._snapshots.infinite)
 
     def carry_out(self, decision: Decision, step: int, *, epoch_end: bool = False) -> set[Effect]:
         """Does what a decision says, in its order.
@@ -152,10 +158,10 @@ class Effects:
         elif known and self.average is not None:
             self.average.learn(known)
 
-    def swap_out(self) -> None:
+    def swap_out(self, *, interrupted: bool = False) -> None:
         """Puts the raw weights back."""
         if self.average is not None:
-            self.average.swap_out()
+            self.average.swap_out(interrupted=interrupted)
 
     def finish(
         self, step: int, *, experiment: bool, interrupted: bool, overwritten: bool, averages: bool

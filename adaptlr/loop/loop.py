@@ -12,7 +12,7 @@ from adaptlr.bridge.evaluation import Sums
 from adaptlr.bridge.fit import agreed
 from adaptlr.bridge.optimizer import RateState, warn_if_idle
 from adaptlr.bridge.own_optimizers import built_for
-from adaptlr.bridge.variables import finite_weights, normalised, to_host, training_variables
+from adaptlr.bridge.variables import normalised, to_host, training_variables
 from adaptlr.controllers import Decision, Observation, Run
 from adaptlr.loop.clock import Clock, ClockState
 from adaptlr.loop.effects import Effects
@@ -386,7 +386,7 @@ class Loop:
 
     def abandon(self) -> None:
         """Goes back to the raw weights; an exception is on its way out of `fit`."""
-        self._effects.swap_out()
+        self._effects.swap_out(interrupted=True)
 
     def finish(self, *, interrupted: bool = False) -> None:
         """Leaves the best weights in the model and closes the log."""
@@ -464,7 +464,7 @@ class Loop:
             loss=loss,
             monitored=monitored,
             validation_loss=sampled,
-            sound=not look or finite_weights(self._fit.model),
+            sound=not look or self._effects.sound,
             restorable=self._effects.restorable,
         )
 

@@ -12,7 +12,14 @@ import keras
 
 from adaptlr._arguments import did_you_mean
 from adaptlr.bridge.average import RunningAverage
-from adaptlr.bridge.evaluation import TrainingLoss, evaluate, few, sample, size
+from adaptlr.bridge.evaluation import (
+    TrainingLoss,
+    evaluate,
+    few,
+    sample,
+    size,
+    wants_whole_batches,
+)
 from adaptlr.bridge.fit import batch_size_of, validated_epochs, validation_of
 from adaptlr.loop.plan import Plan
 from adaptlr.monitor import Direction, Monitor, MonitorState, direction_by_name
@@ -52,7 +59,9 @@ class Sensors:
             if isinstance(self._data, tuple | list) and self._batch_size is None:
                 self._steps = None  # of which Keras makes as many batches of all samples
         self._trained = (total_steps or _LONG) * batch_size_of(model)
-        self._sample = sample(self._data, max(_LEAST, self._trained // _SHARE))
+        # Few samples cost as much in small batches, which need not be those of `fit`.
+        self._whole = (self._batch_size or 32) if wants_whole_batches(model) else 1
+        self._sample = sample(self._data, max(_LEAST, self._trained // _SHARE), self._whole)
         self._owner = owner
         self._model = model
         self.loss = TrainingLoss(model)
@@ -146,11 +155,12 @@ class Sensors:
         """
         if self._monitor is None:
             return {}
-        found, batches = [], max(1, min(few(self._data), trained // 30))
+        size = self._batch_size if self._whole > 1 else None
+        found, batches = [], max(1, min(few(self._data, size), trained // 30))
         for raw in (False, True):
             if raw:
                 average.swap_out()
-            logs = evaluate(self._model, self._data, steps=batches)
+            logs = evaluate(self._model, self._data, batches, size)
             found.append(number(logs.get(self._monitor.name)))
         averaged, raw_value = found
         gap = None if averaged is None or raw_value is None else abs(raw_value - averaged)
