@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,16 @@ def wants_whole_batches(model: Any) -> bool:
         or any(len(x.shape) > 0 and x.shape[0] is not None for x in named)
         or keras.distribution.distribution() is not None
     )
+
+
+def endless(data: Any) -> bool:
+    """Whether the data say that they never end; TensorFlow says it by -1 batches."""
+    cardinality = getattr(data, "cardinality", None)
+    if callable(cardinality):
+        return int(cardinality()) == -1
+    with suppress(NotImplementedError, AttributeError):  # one that cannot say it
+        return isinstance(data, keras.utils.PyDataset) and data.num_batches is None
+    return False
 
 
 def few(data: Any, batch_size: int | None = None) -> int:

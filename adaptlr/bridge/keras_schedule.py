@@ -47,12 +47,21 @@ class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: i
     def __init__(self, schedule: schedules.Schedule | str, total_steps: int) -> None:
         self.total_steps: int = accepted(self, "total_steps", PositiveInt, total_steps)
         self.schedule = from_text(self, schedule)
-        self._rates = [self.schedule(step) for step in range(self.total_steps + 1)]
+        rates = [self.schedule(step) for step in range(self.total_steps + 1)]
+        self._rates = np.asarray(rates, "float32")
+        self._on_device: Any = None
 
     def __call__(self, step: Any) -> Any:
         """Returns the rate at a step, a tensor."""
         index = keras.ops.clip(keras.ops.cast(step, "int32"), 0, self.total_steps)
-        return keras.ops.take(keras.ops.convert_to_tensor(self._rates, "float32"), index)
+        return keras.ops.take(self._table(), index)
+
+    def _table(self) -> Any:
+        if keras.backend.backend() != "torch":
+            return keras.ops.convert_to_tensor(self._rates)  # of a graph that is compiled, maybe
+        if self._on_device is None:  # Keras asks for the rate at every step
+            self._on_device = keras.ops.convert_to_tensor(self._rates)
+        return self._on_device
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, with the schedule as text."""

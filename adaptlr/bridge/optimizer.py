@@ -302,8 +302,8 @@ def _require_variable_rate(optimizer: Any) -> None:
     raise ValueError(
         f"the optimizer was compiled with a schedule ({kind}) as its learning rate, which no "
         f"callback can change. Compile with a number, for instance "
-        f"{type(optimizer).__name__}(learning_rate=0.01), and pass the schedule to "
-        f"adaptlr.ScheduleLR(schedule)."
+        f"{type(optimizer).__name__}(learning_rate=0.01). If the schedule is to set the rate, let "
+        f"adaptlr.ScheduleLR(schedule) be the one callback that does."
     )
 
 

@@ -15,6 +15,7 @@ import keras
 
 from adaptlr._arguments import is_integer, pasteable, refuse, require_path
 from adaptlr.bridge.carried_state import CarriedState, attach
+from adaptlr.bridge.evaluation import endless
 from adaptlr.bridge.fit import (
     averages_in_model,
     is_alone,
@@ -133,6 +134,9 @@ class LearningRateCallback(keras.callbacks.Callback):
                 "data that can be read again and again, which an iterator cannot: arrays (x, y), "
                 "a tf.data.Dataset, a keras.utils.PyDataset or a DataLoader"
             )
+            refuse(self, "validation_data", rule, value)
+        if endless(value):
+            rule = "data that end: leave out repeat(), or take(n) batches of them"
             refuse(self, "validation_data", rule, value)
 
     def _unbind(self) -> None:
@@ -383,16 +387,21 @@ class LearningRateCallback(keras.callbacks.Callback):
         Raises:
             RuntimeError: Names it, and what to do.
         """
+        name = type(self).__name__
         rivals = [type(c).__name__ for c in other_callbacks(self) if isinstance(c, _RIVALS)]
-        if rivals:
-            raise RuntimeError(
-                f"{type(self).__name__} sets the learning rate, and so does "
-                f"{', '.join(rivals)}: they would undo each other. "
-                f"Callbacks in this fit: {', '.join(other_names(self))}. Keep one that sets the "
-                f"rate; a schedule and a controller are combined by "
-                f"adaptlr.ScheduleLR(schedule, controller), and optimizers=[...] of one callback "
-                f"drives several optimizers."
-            )
+        if not rivals:
+            return
+        remedy = (
+            "a schedule and a controller are combined by adaptlr.ScheduleLR(schedule, "
+            "controller), and optimizers=[...] of one callback drives several optimizers."
+        )
+        if "LRFinder" in (name, *rivals):
+            remedy = "to find one before, call LRFinder().find(model, x, y), and then fit."
+        raise RuntimeError(
+            f"{name} sets the learning rate, and so does {', '.join(rivals)}: they would undo "
+            f"each other. Callbacks in this fit: {', '.join(other_names(self))}. Keep one that "
+            f"sets the rate; {remedy}"
+        )
 
     def _sync(self) -> None:
         _ = self.model  # whose getter brings the variables up to date, where they are not
@@ -439,15 +448,21 @@ class LearningRateCallback(keras.callbacks.Callback):
     def _warn_of_single_epochs(self, loop: Loop) -> None:
         """Says once that `fit` is called in a loop, one epoch at a time, and nothing goes on."""
         name, (last, before) = type(self).__name__, self._carried.single_epochs
-        single = self.params.get("epochs") == 1 and loop.begins_anew and last == name
+        compares = not self._plan.open_loop
+        anew = loop.begins_anew or (compares and loop.enters_late)
+        single = self.params.get("epochs") == loop.epoch + 1 and anew and last == name
         self._carried.single_epochs = name, before + 1 if single else 0
-        if self._carried.single_epochs[1] == 2 and not self._is_asked_once:
-            warnings.warn(
-                f"{name} begins anew in each fit, and this is the third in a row of one epoch. "
-                f"Where a schedule is to go on, number the epochs: fit(initial_epoch=epoch, "
-                f"epochs=epoch + 1). A rule that compares epochs needs all of them in one fit.",
-                stacklevel=5,
-            )
+        if self._carried.single_epochs[1] != 2 or self._is_asked_once:
+            return
+        remedy = "For the schedule to go on, number the epochs: fit(initial_epoch=epoch, "
+        remedy += "epochs=epoch + 1)"
+        if compares:
+            remedy = "It compares epochs, and needs all of them in one fit: fit(epochs=...)"
+        warnings.warn(
+            f"{name} begins anew in each fit, and this is the third in a row of one epoch. "
+            f"{remedy}.",
+            stacklevel=5,
+        )
 
     def _of_this_horizon(self, saved: dict[str, Any] | None) -> dict[str, Any] | None:
         """Drops a state that came with the weights, and has planned by another end."""

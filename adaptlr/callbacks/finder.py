@@ -109,8 +109,8 @@ class LRFinder(LearningRateCallback):
         """Runs the ramp on a compiled model, and leaves the model as it was.
 
         Data that are shorter than the ramp are gone through again. A generator is consumed, as by
-        `fit`, and should yield more batches than the ramp has steps: of one that ends, Keras
-        repeats the first two. If the ramp is interrupted, the model is put back as well.
+        `fit`, and ends the ramp where it ends itself: yield a batch for each step, and one more.
+        If the ramp is interrupted, the model is put back as well.
 
         The next `fit` is, to the bit, what it would have been. One thing Keras does in the first
         `fit` of a model only: it takes a look at one batch to build the metrics. With `shuffle` on
@@ -130,8 +130,19 @@ class LRFinder(LearningRateCallback):
 
         Raises:
             TypeError: If `epochs` or `initial_epoch` is given, or the model is none.
+            ValueError: If the model is not compiled, or there are no data.
         """
         require_keras_3("LRFinder.find(model, x, y)", model)
+        if not model.compiled:
+            raise ValueError(
+                "LRFinder.find(model, x, y) trains the model: call model.compile(optimizer, loss) "
+                "before."
+            )
+        if x is None:
+            raise ValueError(
+                "LRFinder.find(model, x, y) needs the data that fit would train on. Received: "
+                "x=None"
+            )
         for name in ("epochs", "initial_epoch"):
             if name in fit_arguments:
                 raise TypeError(
@@ -143,10 +154,13 @@ class LRFinder(LearningRateCallback):
         fit_arguments.setdefault("verbose", 0)
         driven = [model.optimizer] if self._optimizers is None else self._optimizers
         steps = (self._finder.ramp.num_steps + 1) * accumulation(driven)
+        once = _Once(x) if isinstance(x, Iterator) else None
         with _as_found(model) as keeper:
+            listed = [*others, keeper, self, *([] if once is None else [once])]
             try:
                 # As many epochs as the ramp would take if each had one step.
-                model.fit(x, y, epochs=steps, callbacks=[*others, keeper, self], **fit_arguments)
+                data = x if once is None else once.batches()
+                model.fit(data, y, epochs=steps, callbacks=listed, **fit_arguments)
             finally:
                 self.on_train_end()  # which Keras leaves out after an exception
         return self
@@ -230,6 +244,27 @@ class _Shuffling(keras.callbacks.Callback):
         if hasattr(self, "_states"):
             np.random.set_state(self._states[0])
             random.setstate(self._states[1])
+
+
+class _Once(keras.callbacks.Callback):
+    """Ends the training with data that can be read only once: Keras would repeat the first two.
+
+    Args:
+        batches: The data.
+    """
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        super().__init__()
+        self._batches, self._ended = batches, False
+
+    def batches(self) -> Iterator[Any]:
+        """The batches, in a generator, as Keras asks for."""
+        yield from self._batches
+        self._ended = True
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self._ended:
+            self.model.stop_training = True
 
 
 @contextmanager

@@ -176,7 +176,8 @@ class Controller(Protocol):
     nothing measured, so that a controller can choose the rate to begin with.
 
     A controller whose scale is the rate itself, under a schedule of 1, has an attribute
-    `sets_the_rate` that is True.
+    `sets_the_rate` that is True. One that plans the end of the training has a method `ends_at`,
+    which tells of a state the step from which on the next epoch's end is the last one, or None.
     """
 
     @property
@@ -193,6 +194,12 @@ class Controller(Protocol):
 def sets_the_rate(controller: Any) -> bool:
     """Whether a controller's scale is the rate itself."""
     return bool(getattr(controller, "sets_the_rate", False))
+
+
+def ends_at(controller: Any, state: Any) -> int | None:
+    """The step from which on the next epoch's end is the last one; None if it is not known."""
+    ends = getattr(controller, "ends_at", None)
+    return None if ends is None else ends(state)
 
 
 def require_controller(owner: object, name: str, value: Any) -> None:

@@ -14,6 +14,7 @@ from adaptlr.controllers.base import (
     Observation,
     RateIs,
     Run,
+    ends_at,
     require_controller,
     sets_the_rate,
 )
@@ -209,6 +210,10 @@ class Divergence:
     def sets_the_rate(self) -> bool:
         """The inner controller's."""
         return sets_the_rate(self.inner)
+
+    def ends_at(self, state: DivergenceState) -> int | None:
+        """The inner controller's."""
+        return ends_at(self.inner, state.inner)
 
     def init(self, run: Run) -> DivergenceState:
         """Returns the inner controller's state, with nothing counted."""

@@ -14,9 +14,10 @@ from adaptlr.bridge.optimizer import RateState, warn_if_idle
 from adaptlr.bridge.own_optimizers import built_for
 from adaptlr.bridge.variables import normalised, to_host, training_variables
 from adaptlr.controllers import Decision, Observation, Run
+from adaptlr.controllers.base import ends_at
 from adaptlr.loop.clock import Clock, ClockState
 from adaptlr.loop.effects import Effects
-from adaptlr.loop.lacking import warn_of_rule, warn_of_what_is_lacking
+from adaptlr.loop.lacking import warn_of_rule, warn_of_schedule, warn_of_what_is_lacking
 from adaptlr.loop.left import Left, LeftState
 from adaptlr.loop.log import Log
 from adaptlr.loop.plan import Fit, Plan
@@ -136,9 +137,19 @@ class Loop:
 
     def _begin(self) -> None:
         self._rates.compile_in(self.step, self._decision.scale)
+        warn_of_schedule(
+            self._fit,
+            spent=self._rates.spent_at(),
+            steps=self._run.total_steps,
+            written=self._rates.in_executions,
+        )
         if self._plan.averaging:
-            planned, once = self._plan.known_horizon, self._sensors.read_once
-            warn_of_what_is_lacking(self._fit, read_once=once, planned=planned)
+            warn_of_what_is_lacking(
+                self._fit,
+                read_once=self._sensors.read_once,
+                planned=self._plan.known_horizon,
+                instead=self._sensors.validated_instead,
+            )
         reason = f"{self._fit.owner} takes over from a rate of {self._run.learning_rate:.6g}"
         self._record(Decision(1.0, "start", reason))
         untrained = self._sensors.untrained() if self._plan.averaging else {}
@@ -328,7 +339,7 @@ class Loop:
         loss = self._sensors.loss.read() if self._epoch_loss is None else self._epoch_loss
         self._end_steps()
         averaging = self._plan.averaging
-        if self._sensors.missing_from(logs):
+        if self._sensors.missing_from(logs, last=self._is_last()):
             self._swap_in()
             logs.update(self._sensors.evaluate())
         else:
@@ -349,6 +360,12 @@ class Loop:
         if kept or not averaging:
             self._log.left(self.step, logs)
         self._swap_in()
+
+    def _is_last(self) -> bool:
+        """Whether no epoch follows in which the weights would be validated."""
+        ends = ends_at(self._plan.controller, self.state)
+        planned = self._fit.epochs is not None and self._epoch + 1 >= self._fit.epochs
+        return planned or (ends is not None and self.step >= ends)
 
     def _tell_without_experiment(self, logs: dict[str, Any]) -> None:
         """Puts into an epoch that will be undone whole what is true of the weights it leads to.

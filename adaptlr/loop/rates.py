@@ -12,8 +12,11 @@ from adaptlr.bridge.fit import compiles_steps
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.controllers import Decision, Run
 from adaptlr.loop.plan import Plan
-from adaptlr.schedules import Constant, Warmup
+from adaptlr.schedules import Constant, OneCycle, Warmup
 from adaptlr.schedules.base import last_change
+
+# A schedule is spent below this share of its highest rate. Shorter runs show what they do.
+_SPENT, _LONG = 1000.0, 20
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Rates:
         owner: Name of the callback, for messages.
         model: A compiled, built model.
         optimizer: The rate where it is written.
+
+    Attributes:
+        in_executions: Whether a rate stays for all steps that Keras trains in one call, since it
+            is not known how many come.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class Rates:
         self._schedule = plan.schedule(run)
         self._momentum = None if plan.momentum is None else plan.momentum(run)
         self._in_graph: InGraph | None = None
+        self.in_executions = False
         self._cycled: CycledMomentum | None = None
 
     @property
@@ -90,6 +98,7 @@ class Rates:
         planned = self._run.total_steps is not None or momentum is not None  # else each is written
         own = self._optimizer.given  # one may count several updates a step
         if end is None or not planned or not self._plan.open_loop or own:
+            self.in_executions = self._plan.open_loop and not own
             if momentum is not None and own:
                 raise ValueError(
                     f"{self._owner}(momentum=...) must be None with optimizers=[...], except on "
@@ -113,6 +122,23 @@ class Rates:
             [scale * self._scheduled(later) for later in steps],
             None if momentum is None else [momentum(later) for later in steps],
         )
+
+    def spent_at(self) -> int | None:
+        """The step from which on the rate is next to nothing, if that is most of a known run.
+
+        So it is where a schedule was given epochs, and counts steps.
+        """
+        first, last = self._run.first_step, self._run.last_step
+        if last is None or first > 0 or self.constant or last < _LONG:
+            return None
+        steps = [*range(_LONG), *range(_LONG, last, max(1, last // 200))]
+        try:
+            rates = {step: self._scheduled(step) for step in steps}
+        except Exception:  # it is told where that step comes
+            return None
+        least = max(rates.values()) / _SPENT
+        spent = max((step for step in steps if rates[step] >= least), default=last) + 1
+        return spent if spent <= last // 2 else None
 
     def compile_again(self, step: int, scale: float) -> None:
         """Does so for rates that another scale, or a restored counter, has put out of date."""
@@ -208,9 +234,12 @@ class Rates:
         """What a later `fit` begins from if this one leaves `rate` in the optimizer.
 
         Rates that a run only passes through are none: those of a probe, of a warm-up (it is where
-        that leads to) and of AutoLR's cool-down, and zero, from which there is no way back.
+        that leads to), of AutoLR's cool-down and of the last descent of one cycle, and zero, from
+        which there is no way back.
         """
         schedule = self._schedule
+        if isinstance(schedule, OneCycle) and rate < decision.scale * schedule(0):
+            return self._run.learning_rate
         if isinstance(schedule, Warmup) and step < schedule.warmup_steps:
             rate = decision.scale * self._scheduled(schedule.warmup_steps)
         elif decision.rate_is != "kept":

@@ -112,15 +112,27 @@ class Sensors:
             f"Metrics: {', '.join(sorted(self._names))}"
         )
 
-    def missing_from(self, logs: dict[str, Any]) -> bool:
-        """Whether `logs` lack the monitored metric, and it can be measured instead."""
-        if self._of_fit:  # it was told how often to validate
+    @property
+    def validated_instead(self) -> str | None:
+        """The name on validation data of a metric that is monitored on those of training."""
+        name = None if self._monitor is None else f"val_{self._monitor.name}"
+        return name if name in self._names else None
+
+    def missing_from(self, logs: dict[str, Any], *, last: bool) -> bool:
+        """Whether `logs` lack the monitored metric, and it is to be measured instead.
+
+        Args:
+            logs: Metrics of an epoch.
+            last: Whether the training ends here. `fit` was told how often to validate, but which
+                weights are left must not depend on whether it did so now.
+        """
+        if self._of_fit and not last:
             return False
         return self.measurable and self._monitor is not None and self._monitor.name not in logs
 
     def evaluate(self) -> dict[str, float]:
         """Evaluates the present weights on all of the validation data."""
-        return evaluate(self._model, self._data, batch_size=self._batch_size)
+        return evaluate(self._model, self._data, self._steps, self._batch_size)
 
     def untrained(self) -> dict[str, float]:
         """Measures, if that is cheap, what fine-tuning begins with: it may be the best of all.

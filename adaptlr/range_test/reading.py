@@ -164,10 +164,12 @@ def _hopeless(
             f"the curve shows no minimum up to a rate of {reached:.3g}, where the training "
             f"ended, {_missing(ramp, losses)} steps too early: give it more data or epochs"
         )
+    # Where it has begun to rise, higher rates bring nothing.
+    higher = "" if smoothed[-1] - start > 2.0 * noise else "raise max_lr, or "
     return (
         f"the curve shows no minimum: up to a rate of {reached:.3g} the loss never fell below "
-        f"its start {start:.4g} by more than its noise ({noise:.2g}): raise max_lr, or take "
-        f"more steps (num_steps) or larger batches, or the model cannot learn these data"
+        f"its start {start:.4g} by more than its noise ({noise:.2g}): {higher}take more steps "
+        f"(num_steps) or larger batches, or the model cannot learn these data"
     )
 
 

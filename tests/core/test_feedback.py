@@ -16,7 +16,7 @@ from adaptlr._store import rebuild
 from adaptlr.controllers import Divergence, Feedback, Observation, Run
 from adaptlr.controllers.feedback.hold import Cool, Hold
 from adaptlr.controllers.feedback.progress import Gauge, Turn
-from adaptlr.controllers.feedback.search import Back, Known, Look, Lower, Raised
+from adaptlr.controllers.feedback.search import Back, Known, Look, Lower, Raised, _raise
 from adaptlr.monitor import Monitor
 
 CUSTOM = 0.001
@@ -446,6 +446,13 @@ def test_a_plateau_goes_back_before_it_cools_and_only_where_it_can():
         assert ("comes back" in decision.reason) == restorable
 
 
+def test_nothing_is_much_worse_as_long_as_the_noise_is_not_known():
+    progress = replace(Feedback().init(a_run()).progress, kept=1.0)
+    for value, known in ((1.0, False), (1.5, False), (1.9, True), (9.0, True)):
+        progress = replace(progress, monitor=Monitor().update(progress.monitor, value)[0])
+        assert progress.worse(2.0) == known
+
+
 @pytest.mark.parametrize("worse", [0.001, 0.0])
 def test_the_last_quarter_begins_with_weights_that_are_not_spoilt(worse):
     """The loss gets worse right before it, too late for a plateau."""
@@ -463,6 +470,23 @@ def test_the_last_quarter_begins_with_weights_that_are_not_spoilt(worse):
     assert (step, cool.rule) == (3000, "cool")
     assert ("restore" in cool.effects) == bool(worse)
     assert ("val_loss has become much worse" in cool.reason) == bool(worse)
+
+
+@pytest.mark.parametrize(
+    ("changes", "known", "words"),
+    [
+        ({"search_share": 0.2}, {}, "after 20% of the run nothing is raised"),
+        ({}, {"wasted": 600}, "more than 12% of the steps are undone already"),
+        ({"highest": 1.0}, {}, "0.004 is beyond 1 times the customary rate"),
+        ({}, {"ceiling": 0.003}, "0.004 was too high before"),
+    ],
+)
+def test_what_is_not_tried_has_its_reason(changes, known, words):
+    controller = Feedback(**changes)
+    turn = Turn(controller, controller.init(a_run(4000, 40)), Observation(1000, 10))
+    _, decision = _raise(turn, 0.002, 0.5, 0.6, Known(start=2.0, moved=True, **known), "found")
+    assert decision.rule == "keep"
+    assert decision.reason == f"found; {words}: 0.002 is held"
 
 
 def test_without_weights_that_count_as_good_nothing_is_gone_back_to():

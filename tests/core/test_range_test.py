@@ -229,6 +229,8 @@ class TestCurve:
             ([2.0, 2.1] * 40, True, "no minimum: the loss stayed within its noise"),
             ([2.0, 2.1] * 20, False, "where the training ended, 61 steps too early"),
             ([2.0] * 101, False, "no minimum: up to a rate of 10 the loss never fell"),
+            ([2.0] * 101, False, "raise max_lr, or take more steps"),
+            ([2.0] * 90 + [2.4] * 11, False, "by more than its noise (0.002): take more steps"),
         ],
     )
     def test_without_a_usable_rate_the_verdict_says_why(self, losses, diverged, words):

@@ -419,3 +419,44 @@ def test_where_gradients_are_accumulated_a_step_of_the_ramp_is_an_update(batches
         assert -after * 1.001 <= seen <= -before * 0.999
     assert optimizer.learning_rate == 1.0
     assert optimizer.iterations == 0
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("fit_steps", [None, 4])
+@pytest.mark.parametrize(("batches", "seen"), [(1, 0), (2, 1), (9, 8)])
+def test_a_generator_ends_the_ramp_where_it_ends(batches, seen, fit_steps):
+    """Keras would repeat its first two batches, which a network soon knows by heart."""
+    drawn = []
+
+    def generate():
+        for number in range(batches):
+            drawn.append(number)
+            yield np.ones((1, 1), "float32"), np.ones((1, 1), "float32")
+
+    model = one_weight()
+    search = finder(num_steps=30).find(model, generate(), steps_per_epoch=fit_steps, shuffle=False)
+    assert drawn == list(range(batches))
+    assert len(search.losses) <= seen  # what was read ahead where an epoch ends is not trained on
+    assert "the training ended" in search.verdict
+
+
+def test_a_generator_that_is_long_enough_is_not_read_to_its_end():
+    def generate():
+        while True:
+            yield np.ones((1, 1), "float32"), np.ones((1, 1), "float32")
+
+    search = finder(num_steps=12).find(one_weight(), generate(), steps_per_epoch=5, shuffle=False)
+    assert len(search.losses) == 12
+
+
+def test_what_cannot_be_trained_is_named():
+    with pytest.raises(ValueError, match=r"call model.compile\(optimizer, loss\)"):
+        finder().find(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]), *blobs(8))
+    with pytest.raises(ValueError, match="needs the data that fit would train on"):
+        finder().find(one_weight())
+
+
+def test_beside_another_callback_the_error_names_the_method():
+    with pytest.raises(RuntimeError, match=r"call LRFinder\(\).find\(model, x, y\)") as raised:
+        finder().find(one_weight(), **steps(4), callbacks=[adaptlr.AutoLR(monitor="loss")])
+    assert "_Shuffling" not in str(raised.value)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from models import blobs, classifier, needs_multi_optimizer, one_weight, steps, weight
+from models import (
+    blobs,
+    classifier,
+    collected_warnings,
+    needs_multi_optimizer,
+    one_weight,
+    steps,
+    unknown_length,
+    weight,
+)
 
 import adaptlr
 from adaptlr.bridge.compiled import InGraph
@@ -50,6 +59,20 @@ class TestRates:
     def test_are_exact_in_steps_per_execution(self, k):
         model = applied(adaptlr.ScheduleLR(lambda s: 2.0**s), 8, steps_per_execution=k)
         assert weight(model) == -255.0
+
+    @no_multi_step
+    def test_of_data_of_unknown_length_stay_for_an_execution_and_it_is_told(self):
+        model = one_weight(steps_per_execution=2)
+        callback = adaptlr.ScheduleLR(lambda s: 2.0**s)
+        with collected_warnings() as messages:
+            model.fit(unknown_length(4), verbose=0, shuffle=False, callbacks=[callback])
+        (message,) = [m for m in messages if "the data do not say how many steps" in m]
+        assert "stays for the 2 steps" in message
+        assert weight(model) == -(1.0 + 1.0 + 4.0 + 4.0)
+        with collected_warnings() as messages:
+            arguments = {"verbose": 0, "shuffle": False, "callbacks": [callback]}
+            one_weight().fit(unknown_length(4), **arguments)
+        assert not [m for m in messages if "the data do not say" in m]
 
     def test_are_exact_over_epochs_and_control_points(self):
         model = one_weight()
@@ -237,6 +260,7 @@ class TestMomentum:
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="nothing is compiled in")
+@pytest.mark.filterwarnings("ignore:.* below a thousandth of its highest rate")
 @pytest.mark.parametrize(
     ("make", "length"),
     [
@@ -309,9 +333,10 @@ class TestNothingIsLeftBehind:
         for ours, theirs in zip(
             model.optimizer.variables, loaded.optimizer.variables, strict=True
         ):
-            np.testing.assert_allclose(
-                keras.ops.convert_to_numpy(theirs), keras.ops.convert_to_numpy(ours)
-            )
+            if ours is not model.optimizer.learning_rate:  # which then had not ended its cycle
+                np.testing.assert_allclose(
+                    keras.ops.convert_to_numpy(theirs), keras.ops.convert_to_numpy(ours)
+                )
         loaded.fit(x, y, verbose=0)
 
 

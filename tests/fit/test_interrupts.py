@@ -210,14 +210,18 @@ class Once:
         self.variable, self.pressed, self.dtype = variable, False, variable.dtype
 
     @property
-    def value(self):
-        if not self.pressed:
-            self.pressed = True
-            raise KeyboardInterrupt
+    def value(self):  # by which TensorFlow's is assigned to
+        self.press(keras.backend.backend() == "tensorflow")
         return self.variable.value
 
     def assign(self, value):
+        self.press(True)
         self.variable.assign(value)
+
+    def press(self, now):
+        if now and not self.pressed:
+            self.pressed = True
+            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("position", [0, 1, 3])
@@ -229,7 +233,7 @@ def test_a_swap_is_never_left_half_done(position):
     average.swap_in()
     variables[position] = Once(variables[position])
     with pytest.raises(KeyboardInterrupt):
-        average.swap_out()
+        average.swap_out(interrupted=True)
     same(model.get_weights(), raw)
 
 
@@ -278,6 +282,19 @@ class TestTheRateThatAnotherFitBeginsFrom:
         rates = [value for name, [value] in sorted(history.items()) if "learning_rate" in name]
         assert rates == [0.0, 0.5]
         same(model.get_weights()[:2], before[:2])
+
+    @pytest.mark.parametrize("three_phase", [False, True])
+    def test_the_end_of_one_cycle_is_none_and_any_earlier_rate_of_it_is_one(self, three_phase):
+        model = one_weight(keras.optimizers.SGD(0.5))
+        cycle = adaptlr.OneCycleLR(1.0, momentum=None, three_phase=three_phase)
+        model.fit(**steps(20), callbacks=[cycle])
+        assert model.history.history["learning_rate"][-1] < 1e-5
+        assert float(model.optimizer.learning_rate) == 0.5
+        assert self.first_rate(model) == 0.5
+        model.optimizer.learning_rate = 0.5
+        cycle = adaptlr.OneCycleLR(1.0, total_steps=20, momentum=None, three_phase=three_phase)
+        model.fit(**steps(8), callbacks=[cycle])
+        assert self.first_rate(model) == model.history.history["learning_rate"][-1] > 0.5
 
     def test_what_the_user_has_set_counts(self):
         model = one_weight(keras.optimizers.SGD(0.5))

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 from faults import Faults
-from models import collected_warnings, steps
+from models import blobs, collected_warnings, steps
 from resuming import (
+    STEPS,
     Kill,
     KilledError,
     auto,
@@ -424,3 +425,30 @@ def test_survives_kills_of_real_processes():
 
     for case in (("auto", 7), ("cyclical", "epoch")):
         assert kill([case], 1, seed=5)["runs"] >= 1
+
+
+@pytest.mark.parametrize("make", [auto, plateau])
+def test_a_metric_with_several_values_is_saved_in_the_middle_of_an_epoch(make, tmp_path):
+    """Keras' F1Score has one for each class, and a callback is told of them again."""
+    told = []
+
+    class Told(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            told.append(np.asarray(keras.ops.convert_to_numpy(logs["f1_score"])).shape)
+
+    def scored():
+        network = model()
+        metrics = [keras.metrics.F1Score()]
+        network.compile("adam", "categorical_crossentropy", metrics=metrics)
+        return network
+
+    labels = keras.utils.to_categorical(blobs(8 * STEPS + 48)[1])
+    data = {"y": labels[:-48], "validation_data": (blobs(48)[0], labels[-48:])}
+    whole, callback = scored(), make()
+    fit(whole, callback, epochs=2, **data)
+    with pytest.raises(KilledError):
+        fit(scored(), make(backup_dir=tmp_path, backup_freq=7), Kill(1, 12), epochs=2, **data)
+    again, other = scored(), make(backup_dir=tmp_path, backup_freq=7)
+    fit(again, other, Told(), epochs=2, **data)
+    assert final(again, other) == final(whole, callback)
+    assert set(told) == {(3,)}

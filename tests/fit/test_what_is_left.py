@@ -189,8 +189,8 @@ class TestRates:
         with path.open() as file:
             logged = [float(row["learning_rate"]) for row in csv.DictReader(file)]
         assert logged == pytest.approx(expected, rel=1e-6)
-        # A schedule that ends at zero has only passed through its last rates.
-        assert rate(model) == (after.seen[-1] if schedule(40) else 1.0)
+        # Both end at next to nothing: their last rates they have only passed through.
+        assert rate(model) == 1.0
 
     @pytest.mark.parametrize("kind", SCHEDULES)
     def test_of_a_known_number_of_steps(self, kind, tmp_path):
@@ -289,10 +289,57 @@ class TestFitsOfOneEpochInALoop:
 
     @pytest.mark.alike
     @pytest.mark.parametrize("name", LOOPED)
-    def test_not_if_they_are_numbered_or_longer(self, name):
-        assert self.messages(LOOPED[name], 4, initial_epoch=0, epochs=1) == []
+    def test_not_if_they_are_longer(self, name):
         assert self.messages(LOOPED[name], 4, epochs=2) == []
+
+    @pytest.mark.alike
+    @pytest.mark.parametrize("name", LOOPED)
+    def test_numbers_help_a_schedule_and_no_rule_that_compares_epochs(self, name):
+        found = self.messages(LOOPED[name], 5, initial_epoch=0, epochs=1)
+        if name in ("AutoLR", "PlateauLR"):
+            (message,) = found
+            assert "It compares epochs, and needs all of them in one fit" in message
+        else:
+            assert found == []
 
     def test_nor_where_nothing_could_go_on(self):
         assert self.messages(lambda: adaptlr.ScheduleLR(Constant(0.1)), 4) == []
         assert self.messages(lambda: adaptlr.LRFinder(num_steps=4), 4) == []
+
+
+class TestASpentSchedule:
+    """It was given epochs, or ends long before the run for another reason."""
+
+    def messages(self, callback, count=40, epochs=3):
+        with collected_warnings() as messages:
+            one_weight().fit(**steps(count), epochs=epochs, callbacks=[callback])
+        return [m for m in messages if "below a thousandth of its highest rate" in m]
+
+    @pytest.mark.parametrize(
+        ("make", "step"),
+        [
+            (lambda: adaptlr.ScheduleLR(Cosine(0.1, 3)), 3),
+            (lambda: adaptlr.ScheduleLR(lambda epoch: 0.1 * 0.5**epoch), 10),
+            (lambda: adaptlr.OneCycleLR(0.1, total_steps=3, momentum=None), 2),
+        ],
+    )
+    def test_is_told(self, make, step):
+        (message,) = self.messages(make())
+        assert f"from step {step} on" in message
+        assert "this fit has 120 steps, 40 an epoch" in message
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: adaptlr.ScheduleLR(Cosine(0.1, 120)),
+            lambda: adaptlr.ScheduleLR(Cosine(0.1, 3, alpha=0.01)),
+            lambda: adaptlr.OneCycleLR(0.1, momentum=None),
+            lambda: adaptlr.CyclicalLR(1e-9, 0.1, 10),
+            lambda: adaptlr.PlateauLR("loss"),
+        ],
+    )
+    def test_is_told_of_no_other(self, make):
+        assert self.messages(make()) == []
+
+    def test_is_not_told_of_a_short_run_or_of_one_that_goes_on(self):
+        assert self.messages(adaptlr.ScheduleLR(Cosine(0.1, 3)), count=5) == []

@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
+import keras
 import pytest
 from models import collected_warnings, one_weight, steps, weight
 from test_writers import accumulated
@@ -156,6 +158,41 @@ def test_a_writer_with_a_fault_of_its_own():
         model.fit(**steps(4), callbacks=[adaptlr.ScheduleLR(Constant(1.0), writers=[Broken()])])
     assert weight(model) == -4.0
     assert len(messages) == 1
+
+
+def test_a_writer_that_cannot_say_where_it_stands(tmp_path):
+    class Broken(MemoryWriter):
+        def position(self):
+            raise ImportError("No module named 'tensorboard'")
+
+        def rewind(self, position):
+            raise KeyError(position)
+
+    class Odd(Broken):
+        def position(self):
+            return 1
+
+    for writer in (Broken(), Odd()):
+        model = one_weight()
+        arguments = {"backup_dir": tmp_path / type(writer).__name__, "writers": [writer]}
+        for end in (2, None):
+            callback = adaptlr.ScheduleLR(Constant(1.0), **arguments)
+            with collected_warnings() as messages, suppress(StopIteration):
+                model.fit(**steps(4), epochs=3, callbacks=[callback, Leave(end)])
+        assert weight(model) == -12.0
+        assert len(messages) == (type(writer) is Odd)
+
+
+class Leave(keras.callbacks.Callback):
+    """Ends `fit` by an exception at the begin of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.at = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.at:
+            raise StopIteration
 
 
 def test_memory_is_bounded_where_nothing_can_be_written():

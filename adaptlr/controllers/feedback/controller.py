@@ -245,6 +245,10 @@ class Feedback:
         loss = observation.monitored if self.monitor.name == "val_loss" else None
         return replace(state, phase=replace(state.phase, snapshot_loss=loss))
 
+    def ends_at(self, state: FeedbackState) -> int | None:
+        """The step from which on the next epoch's end is the last one, or None before that."""
+        return state.phase.end if isinstance(state.phase, Cool) else None
+
     def held(self, state: FeedbackState) -> float | None:
         """The rate that it held last, or None before that."""
         phase = state.phase

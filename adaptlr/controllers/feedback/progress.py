@@ -172,6 +172,8 @@ class Progress:
         seen = self.monitor
         if self.kept is None or seen.record is None or seen.value is None:
             return False
+        if not seen.curvatures:  # the noise is not known yet
+            return False
         return abs(seen.value - seen.record) > noises * noise(seen)
 
     def gone_back(self) -> Progress:

@@ -352,16 +352,25 @@ def _raise(
     *effects: Effect,
 ) -> Reply:
     """Tries the next higher rate, as long as there is room."""
-    settings, limits, step = turn.settings, turn.limits, turn.seen.step
-    higher = rate * settings.factor
-    late = limits.share(step) > settings.search_share
-    dear = known.wasted > settings.waste_share * limits.total(step)
-    top = higher > settings.highest * limits.customary
-    if late or dear or top or known.too_high(higher):
-        return _hold(turn, rate, known, "keep", found, *effects, loss=loss, mark=mark)
-    reason = f"{found}; {higher:.3g} is tried for {limits.segment} steps"
+    higher = rate * turn.settings.factor
+    why = _no_raise(turn, higher, known)
+    if why is not None:
+        return _hold(turn, rate, known, "keep", f"{found}; {why}", *effects, loss=loss, mark=mark)
+    reason = f"{found}; {higher:.3g} is tried for {turn.limits.segment} steps"
     phase = Raised(higher, _gauge(turn), known, rate, mark=loss)
     return phase.begun(turn, "raise", reason, *effects, "snapshot")
+
+
+def _no_raise(turn: Turn, higher: float, known: Known) -> str | None:
+    """Why a higher rate is not tried; None if it is."""
+    settings, limits, step = turn.settings, turn.limits, turn.seen.step
+    if limits.share(step) > settings.search_share:
+        return f"after {settings.search_share:.0%} of the run nothing is raised"
+    if known.wasted > settings.waste_share * limits.total(step):
+        return f"more than {settings.waste_share:.0%} of the steps are undone already"
+    if higher > settings.highest * limits.customary:
+        return f"{higher:.3g} is beyond {settings.highest:g} times the customary rate"
+    return f"{higher:.3g} was too high before" if known.too_high(higher) else None
 
 
 def _hold(
