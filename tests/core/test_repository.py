@@ -113,7 +113,9 @@ def test_longer_runs_on_the_first_page_are_those_of_the_benchmark():
     gains = [ends[n, "AutoLR"] - ends[n, "constant"] for n in ("resnet20, adam", "resnet20, sgd")]
     assert "ends {:.1f} points higher with Adam and {:.1f} with SGD".format(*gains) in shown
     cosine = -float(table("cifar-bfloat16-marks")[0][2])
-    assert f"best of three cosine decays ends {cosine:.1f} points higher" in shown
+    assert f"best of three cosine decays ends {cosine:.1f} points higher with Adam" in shown
+    cosine = float(table("cifar-bfloat16-marks")[0][3])
+    assert f"the better of two {cosine:.1f} lower with SGD" in shown
     (regret,) = (row[4] for row in table("pictures") if row[0] == "AutoLR")
     assert f"ended {float(regret.split(' / ')[1]):.1f} points below the best decay" in shown
     undone = [float(row[5].rstrip(" %")) for row in table("auto")]
