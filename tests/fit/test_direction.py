@@ -111,6 +111,7 @@ def test_a_mode_against_keras_is_warned_of_once_and_in_the_first_fit():
     assert all("better when higher" in message for message in messages)
 
 
+@pytest.mark.filterwarnings("ignore:AutoLR.*judges by the data that are trained on")
 @pytest.mark.alike
 @pytest.mark.parametrize("monitor", ["val_AUC", "AUC"])
 def test_autolr_with_data_of_its_own(monitor):
