@@ -83,6 +83,7 @@ def test_gradients_that_are_accumulated_stretch_no_schedule():
     assert weight(model) == pytest.approx(-sum(map(cosine, range(3, 32, 4))), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.* below a thousandth of its highest rate")
 def test_more_steps_than_the_cycle_has_go_on_at_its_last_rate():
     """vLAR-group/GrowSP#11."""
     model = one_weight(keras.optimizers.SGD(1.0, momentum=0.9))

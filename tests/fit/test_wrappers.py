@@ -58,6 +58,7 @@ def runs(path):
 
 @pytest.mark.alike
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:AutoLR.*judges by the data that are trained on")
 @every_callback("new", "used")
 def test_keras_tuner_searches_with_it(make, used, tmp_path):
     keras_tuner = pytest.importorskip("keras_tuner")
