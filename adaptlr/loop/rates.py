@@ -138,7 +138,7 @@ class Rates:
             return None
         least = max(rates.values()) / _SPENT
         spent = max((step for step in steps if rates[step] >= least), default=last) + 1
-        return spent if spent <= last // 2 else None
+        return spent if spent < last / 2 else None
 
     def compile_again(self, step: int, scale: float) -> None:
         """Does so for rates that another scale, or a restored counter, has put out of date."""
