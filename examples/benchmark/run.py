@@ -290,7 +290,7 @@ def run_once(job: Job, splits: tuple[Split, Split, Split]) -> dict[str, Any]:
     """The line of a run, which goes on where an earlier process has left it if that can be."""
     try:
         return train(cleared(job, anew=not job.trained), splits)
-    except CutBetweenError:
+    except (CutBetweenError, OSError):  # what Keras was about to write is no file that it can read
         return train(cleared(job, anew=True), splits)
 
 

@@ -219,7 +219,8 @@ class CutOff(keras.callbacks.Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "lost"), [("constant", None), ("AutoLR", None), ("constant", "model")]
+    ("method", "lost"),
+    [("constant", None), ("AutoLR", None), ("constant", "model"), ("constant", "half a file")],
 )
 def test_a_run_that_is_cut_off_goes_on_or_begins_anew(method, lost, monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(FOLDER)
@@ -241,7 +242,10 @@ def test_a_run_that_is_cut_off_goes_on_or_begins_anew(method, lost, monkeypatch,
     assert (
         "epoch 2 of 4, no like run yet\n1 of 1 left, 0 min and more\n" in capsys.readouterr().out
     )
-    if lost:
+    if lost == "half a file":
+        (file,) = saving.backup.glob("model/*.weights.h5")
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif lost:
         shutil.rmtree(saving.backup / lost)
     run["run_all"]([saving], None, lines, 60.0)
     told, expected = (json.loads(path.read_text()) for path in (lines, tmp_path / "whole.jsonl"))
