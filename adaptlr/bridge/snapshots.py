@@ -10,7 +10,7 @@ import numpy as np
 
 from adaptlr.bridge.optimizer import OptimizerRate
 from adaptlr.bridge.own_optimizers import begin_anew
-from adaptlr.bridge.variables import from_host, held, to_host, training_variables, write
+from adaptlr.bridge.variables import from_host, held, to_host, training_groups, unique, write
 
 
 class Snapshot:
@@ -32,11 +32,16 @@ class Snapshot:
         self.average: tuple[int, list[Any]] | None = None
         self.metrics: list[Any] | None = to_host(model.metrics_variables)
         self._model = model
-        self._rate, leave = rate, rate.variables()
-        every = training_variables(model, rate.optimizers)
-        self._variables = [v for v in every if id(v) not in leave]
+        self._rate = rate
+        self._take([len(group) for group in training_groups(model, rate.optimizers)])
         self._values = to_host([held(v) for v in self._variables])
         self._random_state = random_state()
+
+    def _take(self, counts: list[int]) -> None:
+        """Takes the first variables of the model and of each optimizer: slots are made later."""
+        groups, leave = training_groups(self._model, self._rate.optimizers), self._rate.variables()
+        first = [v for group, count in zip(groups, counts, strict=True) for v in group[:count]]
+        self._counts, self._variables = counts, [v for v in unique(first) if id(v) not in leave]
 
     @property
     def infinite(self) -> set[int]:
@@ -68,14 +73,16 @@ class Snapshot:
         """Returns it as arrays for a file."""
         return {
             "values": self._values,
+            "counts": self._counts,
             "random": self._random_state,
             "average": self.average,
             "metrics": self.metrics,
         }
 
     def load(self, saved: dict[str, Any]) -> Snapshot:
-        """Becomes the snapshot that `save` has saved."""
+        """Becomes the snapshot that `save` has saved, maybe before optimizers had slots."""
         self._values, self._random_state = saved["values"], saved["random"]
+        self._take(saved["counts"])
         self.average, self.metrics = saved["average"], saved["metrics"]
         return self
 

@@ -23,8 +23,8 @@ def model_variables(model: Any) -> list[Any]:
     return [*model.trainable_variables, *model.non_trainable_variables]
 
 
-def training_variables(model: Any, optimizers: Sequence[Any]) -> list[Any]:
-    """The model's own variables, then those of its and other optimizers: slots, counters, rates.
+def training_groups(model: Any, optimizers: Sequence[Any]) -> list[list[Any]]:
+    """The model's own variables, then those of its and other optimizers: counters, rates, slots.
 
     Args:
         model: A built model.
@@ -32,8 +32,17 @@ def training_variables(model: Any, optimizers: Sequence[Any]) -> list[Any]:
     """
     own = getattr(model, "optimizer", None)
     every = optimizers if own is None else [own, *optimizers]
-    found = [*model_variables(model), *(v for optimizer in every for v in optimizer.variables)]
-    return list({id(variable): variable for variable in found}.values())
+    return [model_variables(model), *(list(optimizer.variables) for optimizer in every)]
+
+
+def training_variables(model: Any, optimizers: Sequence[Any]) -> list[Any]:
+    """All of them, each once."""
+    return unique([v for group in training_groups(model, optimizers) for v in group])
+
+
+def unique(variables: Sequence[Any]) -> list[Any]:
+    """Each variable once, where it comes first."""
+    return list({id(variable): variable for variable in variables}.values())
 
 
 def normalised(model: Any) -> bool:

@@ -11,6 +11,8 @@ import pytest
 from models import Metrics, collected_warnings, needs_multi_optimizer, steps
 
 import adaptlr
+from adaptlr.bridge.optimizer import OptimizerRate
+from adaptlr.bridge.snapshots import Snapshot
 from adaptlr.schedules import Constant, Cosine
 from adaptlr.writers import MemoryWriter
 
@@ -349,3 +351,21 @@ def test_driven_by_hand_steps_are_the_updates_of_the_first():
         callback.on_epoch_end(epoch, {})
     callback.on_train_end()
     assert [float(x.learning_rate) for x in model.own] == [0.5, 0.125]
+
+
+def test_a_snapshot_of_before_the_slots_comes_back_in_another_process():
+    """Where `train_step` builds its optimizers, the first snapshot has none."""
+
+    def trained():
+        model = two(SGD(1.0, momentum=0.5), keras.optimizers.Adam(0.25))
+        first = Snapshot(model, OptimizerRate(model, model.own)).save()
+        model.fit(**steps(3))
+        return model, first
+
+    model, first = trained()
+    assert max(map(abs, weights(model))) > 0.0
+    Snapshot(model, OptimizerRate(model, model.own)).load(first).restore()
+    assert weights(model) == [0.0, 0.0]
+    for own in model.own:
+        slots = [v for v in own.variables if v is not own.learning_rate]
+        assert all(not keras.ops.convert_to_numpy(v).any() for v in slots)
