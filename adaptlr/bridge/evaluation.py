@@ -226,9 +226,10 @@ def _undisturbed(model: Any) -> Iterator[None]:
 
 
 def _carried(model: Any) -> list[Any]:
-    """What layers carry on from batch to batch, of training as of evaluation."""
+    """What layers carry on from batch to batch; Keras counts it among no variables of theirs."""
     layers = [x for x in model._flatten_layers() if getattr(x, "stateful", False)]
-    return list({id(v): v for x in layers for v in x.non_trainable_variables}.values())
+    found = [v for x in layers for v in keras.tree.flatten(getattr(x, "states", None))]
+    return [v for v in found if isinstance(v, keras.Variable)]
 
 
 def _jax_values(model: Any) -> Callable[[], None]:
