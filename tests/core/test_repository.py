@@ -115,7 +115,7 @@ def test_longer_runs_on_the_first_page_are_those_of_the_benchmark():
     cosine = -float(table("cifar-bfloat16-marks")[0][2])
     assert f"best of three cosine decays ends {cosine:.1f} points higher with Adam" in shown
     cosine = float(table("cifar-bfloat16-marks")[0][3])
-    assert f"the better of two {cosine:.1f} lower with SGD" in shown
+    assert f"and {cosine:.1f} lower with SGD" in shown
     (regret,) = (row[4] for row in table("pictures") if row[0] == "AutoLR")
     assert f"ended {float(regret.split(' / ')[1]):.1f} points below the best decay" in shown
     undone = [float(row[5].rstrip(" %")) for row in table("auto")]
