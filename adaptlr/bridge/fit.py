@@ -10,8 +10,6 @@ from typing import Any
 
 import keras
 
-_OURS = ("_Shuffling", "_Once")  # of LRFinder.find
-
 
 def asked_first_epoch(model: Any) -> int | None:
     """Returns the `initial_epoch` that the running `fit` of a model was given; None if not found.
@@ -53,9 +51,9 @@ def other_callbacks(callback: Any) -> list[Any]:
 
 
 def other_names(callback: Any) -> list[str]:
-    """Names them by their classes, but for those that we have put there ourselves."""
-    names = [type(other).__name__ for other in other_callbacks(callback)]
-    return [name for name in names if name not in _OURS]
+    """Names them by their classes, but for those that the user has not put there."""
+    others = other_callbacks(callback)
+    return [type(other).__name__ for other in others if not getattr(other, "unnamed", False)]
 
 
 def metrics_may_come(callback: Any) -> bool:

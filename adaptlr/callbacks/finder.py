@@ -237,6 +237,8 @@ class _Shuffling(keras.callbacks.Callback):
     build its metrics, and draws an order for it. A later `fit` does not.
     """
 
+    unnamed = True
+
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._states = np.random.get_state(), random.getstate()
 
@@ -252,6 +254,8 @@ class _Once(keras.callbacks.Callback):
     Args:
         batches: The data.
     """
+
+    unnamed = True
 
     def __init__(self, batches: Iterator[Any]) -> None:
         super().__init__()

@@ -164,8 +164,11 @@ def _hopeless(
             f"the curve shows no minimum up to a rate of {reached:.3g}, where the training "
             f"ended, {_missing(ramp, losses)} steps too early: give it more data or epochs"
         )
-    # Where it has begun to rise, higher rates bring nothing.
-    higher = "" if smoothed[-1] - start > 2.0 * noise else "raise max_lr, or "
+    return _never_fell(reached, start, noise, rises=smoothed[-1] - start > 2.0 * noise)
+
+
+def _never_fell(reached: float, start: float, noise: float, *, rises: bool) -> str:
+    higher = "" if rises else "raise max_lr, or "  # which would bring nothing
     return (
         f"the curve shows no minimum: up to a rate of {reached:.3g} the loss never fell below "
         f"its start {start:.4g} by more than its noise ({noise:.2g}): {higher}take more steps "
