@@ -8,6 +8,7 @@ import pytest
 from models import blobs, classifier
 
 import adaptlr
+from adaptlr.bridge.average import RunningAverage
 
 
 class Scaled(keras.layers.Layer):
@@ -160,3 +161,25 @@ def test_frozen_weights_take_no_memory_of_the_device():
 
     model.fit(x, y, validation_data=(x, y), epochs=1, callbacks=[ours, Count()], verbose=0)
     assert counted[-1] == sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+@pytest.mark.parametrize("policy", ["float32", "bfloat16"])
+def test_in_a_run_alone_nothing_is_taken_for_set_by_others(policy, monkeypatch):
+    """The averages that were put in and those that are found are compared bit by bit."""
+    found, look = [], RunningAverage._set_by_others
+
+    def spy(average):
+        found.append(look(average))
+        return found[-1]
+
+    monkeypatch.setattr(RunningAverage, "_set_by_others", spy)
+    x, y = blobs(256)
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = classifier("adam", keras.layers.BatchNormalization())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    ours = adaptlr.AutoLR(writers=[adaptlr.writers.MemoryWriter()])
+    model.fit(x, y, validation_data=(x, y), epochs=4, callbacks=[ours], verbose=0)
+    assert len(found) > 4
+    assert not any(map(any, found))

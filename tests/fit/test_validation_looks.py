@@ -152,6 +152,7 @@ class TestTheLastEpoch:
             X, Y, 20, epochs, validation_data=(X, Y), validation_freq=often, verbose=0,
             callbacks=[callback],
         ).history  # fmt: skip
+        assert len(history["val_loss"]) == epochs // often + 1
         left = model.evaluate(X, Y, verbose=0, return_dict=True)["loss"]
         assert left == pytest.approx(history["val_loss"][-1], rel=1e-4)
         assert f"best val_loss {history['val_loss'][-1]:.6g}"[:-2] in callback.decisions[-1].reason
@@ -174,6 +175,7 @@ class TestTheLastEpoch:
             X, Y, 20, 3, validation_data=(X, Y), validation_freq=2, validation_steps=2,
             callbacks=[adaptlr.AutoLR()], verbose=0, validation_batch_size=20,
         ).history  # fmt: skip
+        assert len(history["val_loss"]) == 2
         found = model.evaluate(X[:40], Y[:40], verbose=0, return_dict=True)["loss"]
         assert history["val_loss"][-1] == pytest.approx(found, rel=1e-4)
 
